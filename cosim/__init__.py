@@ -1,0 +1,1 @@
+"""Co-simulation of distribution-grid flexibility."""

@@ -1,0 +1,1 @@
+"""Records that all rooms speak: frozen, values only, arrays read-only, units in the names."""

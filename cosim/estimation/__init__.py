@@ -1,0 +1,1 @@
+"""From a snapshot and history to the injections that nobody meters, and how good they are."""

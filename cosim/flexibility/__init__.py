@@ -1,0 +1,1 @@
+"""Storage model, threshold rule, and the sizing of its thresholds."""

@@ -1,0 +1,1 @@
+"""The outside world: result files, MQTT, profiles; each behind a small port."""

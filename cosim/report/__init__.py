@@ -1,0 +1,1 @@
+"""Indicators, figures and the HTML report made from result files."""

@@ -1,0 +1,319 @@
+"""The scenario schema: one frozen model per part, unknown keys forbidden, every field with its unit.
+
+Durations are texts such as ``15min`` and become whole seconds. A resolved scenario dumped by
+``model_dump(mode="json")`` reads back as the same scenario.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from cosim.clock import DURATION_FORM, Clock, format_duration, parse_duration_s
+
+
+def _duration(value: object) -> int:
+    if not isinstance(value, str):
+        raise ValueError(f"a duration is {DURATION_FORM}")
+    return parse_duration_s(value)
+
+
+Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Part(BaseModel):
+    """Base of all parts: frozen, unknown keys forbidden, no silent conversion of text to numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_text_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        is_number = field.annotation in (int, float) and not any(isinstance(m, BeforeValidator) for m in field.metadata)
+        if isinstance(value, str | bool) and is_number:
+            raise ValueError(f"a plain number is expected, in the unit of the key: {field.description}")
+        return value
+
+
+class SimbenchProfiles(Part):
+    """Profiles read from the files of the installed ``simbench`` package."""
+
+    simbench: str = Field("1-complete_data-mixed-all-1-sw", description="SimBench data set holding the profiles")
+
+
+class FileProfiles(Part):
+    """Profiles read from a CSV or Parquet file of the user: a time column and one column per profile."""
+
+    file: Path = Field(description="CSV or Parquet file, relative to the scenario file")
+    timezone: str = Field(description="zone of time stamps without offset, e.g. UTC, Etc/GMT-1, Europe/Rome")
+    time_column: str = Field("time", description="name of the time column")
+
+
+class GridConfig(Part):
+    """How the grid is solved."""
+
+    on_divergence: Literal["stop", "record"] = Field(
+        "stop", description="a step that does not converge stops the run, or is recorded as NaN and not converged"
+    )
+    tolerance_pu: Positive = Field(1e-8, description="convergence tolerance of the power flow [pu]")
+    max_iterations: int = Field(100, ge=2, description="iterations allowed in one power flow")
+    max_control_iterations: int = Field(20, ge=1, description="control iterations allowed in one step")
+
+
+class SensorFaults(Part):
+    """Errors and faults of one meter, applied to each of its quantities from a random stream of its own."""
+
+    bias_percent: float = Field(0.0, description="constant error [% of full scale]")
+    noise: bool = Field(True, description="random error within the accuracy class (3 sigma = class)")
+    quantum: NonNegative = Field(0.0, description="resolution [% of full scale]; 0 = not quantised")
+    delay_s: NonNegative = Field(0.0, description="mean delay from measurement to arrival [s]")
+    delay_jitter_s: NonNegative = Field(0.0, description="standard deviation of the delay [s]")
+    dropout: Share = Field(0.0, description="probability that a message is lost")
+    stuck: Share = Field(0.0, description="probability that a value freezes at a step")
+    stuck_steps: int = Field(4, ge=1, description="steps for which a frozen value lasts")
+    clock_skew_s: float = Field(0.0, description="error of the sensor's clock [s]")
+
+
+class Meter(Part):
+    """A meter: its number and type give the topic ``<type>/<number>/<quantity>``; it sits at a bus, in a branch
+    at one end, or at a storage unit."""
+
+    type: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="type of sensor, e.g. sub, pri, bat")
+    number: int = Field(ge=0, description="number among the sensors of its type")
+    bus: str | None = Field(None, description="bus: net consumption of all PODs there and mean phase voltage")
+    branch: str | None = Field(None, description="branch whose flow is measured")
+    end: str | None = Field(None, description="bus at whose end of the branch it is measured")
+    storage: str | None = Field(None, description="POD of a storage unit")
+    quantities: tuple[Literal["p_kw", "q_kvar", "vm_pu", "i_a", "e_kwh"], ...] = Field(
+        min_length=1, description="what is measured"
+    )
+    class_percent: NonNegative = Field(0.5, description="accuracy class [% of full scale]")
+    full_scale: dict[str, Positive] = Field(
+        description="full scale of each quantity, in its unit, e.g. {p_kw: 630, q_kvar: 630, vm_pu: 1}"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        places = [name for name in ("bus", "branch", "storage") if getattr(self, name) is not None]
+        if len(places) != 1:
+            raise ValueError(f"a meter sits at exactly one of bus, branch, storage; here: {places or 'none'}")
+        if (self.branch is None) != (self.end is None):
+            raise ValueError("branch and end go together")
+        missing = [q for q in self.quantities if q not in self.full_scale]
+        if missing:
+            raise ValueError(f"full_scale lacks {', '.join(missing)}")
+        known = {
+            "bus": {"p_kw", "q_kvar", "vm_pu"},
+            "branch": {"p_kw", "q_kvar", "i_a", "vm_pu"},
+            "storage": {"p_kw", "e_kwh"},
+        }[places[0]]
+        wrong = [q for q in self.quantities if q not in known]
+        if wrong:
+            raise ValueError(f"a {places[0]} meter measures {sorted(known)}, not {', '.join(wrong)}")
+        return self
+
+    @property
+    def topic(self) -> str:
+        return f"{self.type}/{self.number}"
+
+
+class Replay(Part):
+    """A recorded data set published in place of the simulated measurements."""
+
+    file: Path = Field(description="CSV or Parquet file with columns time, topic, value, unit")
+    real_time_factor: NonNegative = Field(
+        0.0, description="simulated seconds per second of wall-clock time; 0 = lock-step, as fast as possible"
+    )
+
+
+class Sensors(Part):
+    """Which meters exist, what goes wrong with them, and what counts as simultaneous."""
+
+    meters: tuple[str, ...] | Literal["all"] = Field("all", description="names of meters of the feeder to use")
+    extra: dict[str, Meter] = Field({}, description="further meters, by name")
+    faults: dict[str, SensorFaults] = Field(
+        {}, description="faults by meter name; the entry `default` holds for meters not named"
+    )
+    tolerance_s: NonNegative = Field(5.0, description="values this far apart [s] count as simultaneous")
+    replay: Replay | None = Field(None, description="recorded data published in place of the measurements")
+
+
+class MqttBroker(Part):
+    """A real MQTT broker. User name and password come from the environment variables named here."""
+
+    host: str = Field("127.0.0.1", description="host name or address")
+    port: int = Field(1883, ge=1, le=65535, description="TCP port")
+    tls: bool = Field(False, description="encrypt by TLS and verify the broker's certificate")
+    ca_file: Path | None = Field(None, description="certificate authority (PEM); default: the system's")
+    username_env: str | None = Field(None, description="environment variable holding the user name")
+    password_env: str | None = Field(None, description="environment variable holding the password")
+    topic_prefix: str = Field("", pattern=r"^([^#+/]+/)*$", description="put before every topic, ends in /")
+    qos: Literal[0, 1] = Field(1, description="MQTT quality of service")
+    reconnect_s: NonNegative = Field(10.0, description="time to get a lost broker back before the run fails [s]")
+
+
+class MqttTransport(Part):
+    """Messages go through a real broker."""
+
+    mqtt: MqttBroker
+
+
+Transport = Literal["embedded", "memory"] | MqttTransport
+
+
+class History(Part):
+    """The history that bounds the unmetered injections: same quarter hour +- window over the preceding days."""
+
+    days: int = Field(28, ge=2, le=180, description="days looked back [d]")
+    window: int = Field(2, ge=0, le=8, description="quarter hours taken on either side")
+    error_percent: NonNegative = Field(
+        5.0, description="standard deviation of the history's error [% of each value's magnitude]"
+    )
+
+
+class Genetic(Part):
+    """The genetic algorithm (pygad)."""
+
+    population: int = Field(50, ge=8, description="individuals")
+    generations: int = Field(60, ge=1, description="generations at most")
+    patience: int = Field(15, ge=1, description="generations without improvement after which it stops")
+    parents: int = Field(20, ge=2, description="individuals that mate")
+    elite: int = Field(2, ge=0, description="best individuals kept unchanged")
+    mutation_share: Share = Field(0.25, description="share of genes that mutate")
+
+
+Method = Literal["genetic", "genetic_prior", "wls", "history"]
+
+
+class EstimatorConfig(Part):
+    """How the injections that nobody meters are found."""
+
+    method: Method = Field("genetic", description="method whose estimate the operator uses")
+    compare: tuple[Method, ...] = Field((), description="further methods recorded beside it")
+    history: History = History()
+    genetic: Genetic = Genetic()
+
+
+class Discharge(Part):
+    """When and how fast storage empties again, down to its reserve."""
+
+    start: time = Field(time(18, 0), description="local time at which discharging may begin")
+    end: time = Field(time(6, 0), description="local time at which it ends")
+    power_kw: NonNegative = Field(100.0, description="power of each unit [kW]")
+    keep_import_kw: float = Field(0.0, description="head import below which it does not discharge [kW]")
+
+
+class Sizing(Part):
+    """How thresholds are computed on a representative day."""
+
+    day: date | None = Field(None, description="local day; default: the day of the run with the deepest reverse flow")
+    limit_kw: float | None = Field(
+        None, description="head power not to be undercut [kW]; default: the best that the storage can hold"
+    )
+    genetic: Genetic = Genetic(population=40, generations=80)
+
+
+class OperatorConfig(Part):
+    """The operator's rule: storage charges by as much as the head falls below its threshold."""
+
+    enabled: bool = Field(True, description="whether orders are given at all")
+    thresholds_kw: dict[str, float] | Literal["auto"] = Field(
+        "auto", description="head power [kW] below which each storage POD charges, or auto: from the sizing step"
+    )
+    action: Literal["next", "same"] = Field("next", description="MTU in which an order acts")
+    initial_energy_kwh: dict[str, NonNegative] | Literal["reserve"] = Field(
+        "reserve", description="stored energy at the start by storage POD [kWh], or reserve"
+    )
+    discharge: Discharge = Discharge()
+    sizing: Sizing = Sizing()
+
+
+class RecorderConfig(Part):
+    """The result file."""
+
+    file: Path | None = Field(None, description="HDF5 file; default: results/<name>.h5")
+    flush_steps: int = Field(96, ge=1, description="steps buffered between two flushes (rows of a chunk)")
+    compression: Literal["gzip", "none"] = Field("gzip", description="compression of the data sets")
+
+
+class ForeignLink(Part):
+    """An output of a foreign simulator that replaces the profile of a POD."""
+
+    entity: int = Field(0, ge=0, description="index of the entity created")
+    attribute: str = Field(description="output attribute of the entity")
+    pod: str = Field(description="POD whose injection it sets")
+    quantity: Literal["p_kw", "q_kvar"] = Field("p_kw", description="what it sets")
+    scale: float = Field(1.0, description="factor to kW or kvar, consumption positive (e.g. -0.001 for PV in W)")
+
+
+class ForeignSimulator(Part):
+    """Any mosaik simulator, started as mosaik starts it."""
+
+    start: dict[Literal["python", "cmd", "connect", "cwd"], str] = Field(
+        description="mosaik start entry: {python: 'module:Class'}, {cmd: '%(python)s file.py %(addr)s'} "
+        "or {connect: 'host:port'}"
+    )
+    params: dict[str, Any] = Field({}, description="parameters of the simulator's init")
+    model: str = Field(description="model to create")
+    count: int = Field(1, ge=1, description="number of entities")
+    model_params: dict[str, Any] = Field({}, description="parameters of create")
+    links: tuple[ForeignLink, ...] = Field(min_length=1, description="what it feeds")
+    timeout_s: Positive = Field(30.0, description="time for one answer before it counts as hung [s]")
+
+
+class Scenario(Part):
+    """One co-simulation."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name, used for the result file")
+    description: str = Field("", description="what this scenario shows")
+    start: AwareDatetime = Field(description="first instant, with its offset, e.g. 2016-07-22T00:00:00+01:00")
+    duration: Duration = Field(description="simulated time, e.g. 3d")
+    step: Duration = Field(900, description="time between two solves of the grid, e.g. 15min")
+    mtu: Duration = Field(900, description="market time unit: interval for which an order holds, e.g. 15min")
+    seed: int = Field(1, ge=0, description="seed of all random streams")
+    feeder: str = Field(description="folder in dss_models/, or a path to a feeder folder")
+    profiles: SimbenchProfiles | FileProfiles = SimbenchProfiles()
+    grid: GridConfig = GridConfig()
+    sensors: Sensors = Sensors()
+    transport: Transport = Field("embedded", description="embedded, memory, or {mqtt: {...}}")
+    message_timeout_s: Positive = Field(10.0, description="time to wait for an announced message [s]")
+    estimator: EstimatorConfig = EstimatorConfig()
+    operator: OperatorConfig = OperatorConfig()
+    recorder: RecorderConfig = RecorderConfig()
+    remote: tuple[str, ...] = Field((), description="own simulators to run as separate processes, e.g. [estimator]")
+    simulators: dict[str, ForeignSimulator] = Field({}, description="foreign mosaik simulators, by name")
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> Self:
+        for long, short in (("mtu", "step"), ("duration", "mtu")):
+            if getattr(self, long) % getattr(self, short):
+                raise ValueError(
+                    f"{long} ({format_duration(getattr(self, long))}) must be a whole number of "
+                    f"{short}s ({format_duration(getattr(self, short))})"
+                )
+        return self
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(self.start.astimezone(UTC), self.step, self.duration // self.step, self.mtu)
+
+    def local(self, instant: datetime) -> datetime:
+        """``instant`` in the offset that the scenario's start is written in."""
+        return instant.astimezone(self.start.tzinfo)

@@ -1,0 +1,1 @@
+"""Truth to measurements: errors, delays, faults, replay; and back to synchronised snapshots."""

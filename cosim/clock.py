@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from zoneinfo import ZoneInfo, available_timezones
 
 _UNITS_S = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d+)\s*(s|min|h|d)")
@@ -32,6 +34,16 @@ def format_duration(seconds: int) -> str:
         if seconds % _UNITS_S[unit] == 0:
             return f"{seconds // _UNITS_S[unit]}{unit}"
     return f"{seconds}s"
+
+
+def zone(name: str) -> ZoneInfo:
+    """The time zone of an IANA name such as ``Europe/Rome``. Raises ValueError when there is none of that name."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        close = get_close_matches(name, sorted(available_timezones()), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ", for example UTC, Etc/GMT-1, Europe/Rome"
+        raise ValueError(f"no time zone {name!r}{hint}") from None
 
 
 @dataclass(frozen=True)

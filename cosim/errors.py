@@ -10,7 +10,8 @@ CosimError                     everything this project raises on purpose
 │   └── SilentSensorError      an announced message did not arrive in time
 ├── PowerFlowError             the solve did not converge
 ├── ResultError                result file: disk full, not a result file, locked
-└── SimulatorError             a simulator, local or remote, failed or stopped answering
+├── SimulatorError             a simulator, local or remote, failed or stopped answering
+└── Interrupted                the user ended the run (exit code 130)
 """
 
 from __future__ import annotations
@@ -90,3 +91,9 @@ class ResultError(CosimError):
 
 class SimulatorError(CosimError):
     """A simulator failed, died or stopped answering."""
+
+
+class Interrupted(CosimError):
+    """The user ended the run."""
+
+    exit_code = 130

@@ -6,7 +6,9 @@ Durations are texts such as ``15min`` and become whole seconds. A resolved scena
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,41 +17,71 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainSerializer,
-    ValidationInfo,
+    Strict,
+    Tag,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from cosim.clock import DURATION_FORM, Clock, format_duration, parse_duration_s
+from cosim.clock import DURATION_FORM, Clock, format_duration, parse_duration_s, zone
 
 
 def _duration(value: object) -> int:
     if not isinstance(value, str):
-        raise ValueError(f"a duration is {DURATION_FORM}")
+        raise ValueError(f"not a duration; expected {DURATION_FORM}")
     return parse_duration_s(value)
 
 
-Duration = Annotated[int, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+def _written_as(form: str, example: str) -> BeforeValidator:
+    """Keep numbers out of dates and times: pydantic would take them as seconds since 1970 or since midnight."""
+
+    def check(value: object) -> object:
+        if isinstance(value, date | time) or (isinstance(value, str) and re.fullmatch(form, value)):
+            return value
+        raise ValueError(f"expected the form {example}")
+
+    return BeforeValidator(check)
+
+
+def _form(value: object) -> str:
+    """The branch of a union that the user evidently means, so that only its faults are reported."""
+    return "word" if isinstance(value, str | int | float | None) else "structure"
+
+
+def _profile_form(value: object) -> str:
+    if not isinstance(value, dict):
+        return "file" if isinstance(value, FileProfiles) else "simbench"
+    of_file = tuple(FileProfiles.model_fields)
+    return "file" if any(get_close_matches(str(key), of_file) for key in value) else "simbench"
+
+
+# The text in each of these is the type in the words of messages and of docs/scenario.md.
+Number = Annotated[float, Strict(), "number"]
+Whole = Annotated[int, Strict(), "whole number"]
+Switch = Annotated[bool, Strict(), "true or false"]
+Share = Annotated[Number, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[Number, Field(ge=0.0)]
+Positive = Annotated[Number, Field(gt=0.0)]
+Duration = Annotated[
+    int, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str), "duration such as 15min, 2h, 3d"
+]
+Instant = Annotated[
+    AwareDatetime,
+    _written_as(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*", "2016-07-22T00:00:00+01:00"),
+    "date and time with offset such as 2016-07-22T00:00:00+01:00",
+]
+Day = Annotated[date, _written_as(r"\d{4}-\d\d-\d\d", "2016-07-23"), "date such as 2016-07-23"]
+TimeOfDay = Annotated[time, _written_as(r"\d\d:\d\d(:\d\d)?", "18:00"), "time of day such as 18:00"]
 
 
 class Part(BaseModel):
     """Base of all parts: frozen, unknown keys forbidden, no silent conversion of text to numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_text_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        field = cls.model_fields[info.field_name or ""]
-        is_number = field.annotation in (int, float) and not any(isinstance(m, BeforeValidator) for m in field.metadata)
-        if isinstance(value, str | bool) and is_number:
-            raise ValueError(f"a plain number is expected, in the unit of the key: {field.description}")
-        return value
 
 
 class SimbenchProfiles(Part):
@@ -65,6 +97,26 @@ class FileProfiles(Part):
     timezone: str = Field(description="zone of time stamps without offset, e.g. UTC, Etc/GMT-1, Europe/Rome")
     time_column: str = Field("time", description="name of the time column")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "simbench" in value:
+            raise ValueError(
+                "profiles come from `simbench` or from `file`, not both; `simbench: null` takes an inherited one out"
+            )
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        zone(value)
+        return value
+
+
+Profiles = Annotated[
+    Annotated[SimbenchProfiles, Tag("simbench")] | Annotated[FileProfiles, Tag("file")], Discriminator(_profile_form)
+]
+
 
 class GridConfig(Part):
     """How the grid is solved."""
@@ -73,22 +125,22 @@ class GridConfig(Part):
         "stop", description="a step that does not converge stops the run, or is recorded as NaN and not converged"
     )
     tolerance_pu: Positive = Field(1e-8, description="convergence tolerance of the power flow [pu]")
-    max_iterations: int = Field(100, ge=2, description="iterations allowed in one power flow")
-    max_control_iterations: int = Field(20, ge=1, description="control iterations allowed in one step")
+    max_iterations: Whole = Field(100, ge=2, description="iterations allowed in one power flow")
+    max_control_iterations: Whole = Field(20, ge=1, description="control iterations allowed in one step")
 
 
 class SensorFaults(Part):
     """Errors and faults of one meter, applied to each of its quantities from a random stream of its own."""
 
-    bias_percent: float = Field(0.0, description="constant error [% of full scale]")
-    noise: bool = Field(True, description="random error within the accuracy class (3 sigma = class)")
+    bias_percent: Number = Field(0.0, description="constant error [% of full scale]")
+    noise: Switch = Field(True, description="random error within the accuracy class (3 sigma = class)")
     quantum: NonNegative = Field(0.0, description="resolution [% of full scale]; 0 = not quantised")
     delay_s: NonNegative = Field(0.0, description="mean delay from measurement to arrival [s]")
     delay_jitter_s: NonNegative = Field(0.0, description="standard deviation of the delay [s]")
     dropout: Share = Field(0.0, description="probability that a message is lost")
     stuck: Share = Field(0.0, description="probability that a value freezes at a step")
-    stuck_steps: int = Field(4, ge=1, description="steps for which a frozen value lasts")
-    clock_skew_s: float = Field(0.0, description="error of the sensor's clock [s]")
+    stuck_steps: Whole = Field(4, ge=1, description="steps for which a frozen value lasts")
+    clock_skew_s: Number = Field(0.0, description="error of the sensor's clock [s]")
 
 
 class Meter(Part):
@@ -96,7 +148,7 @@ class Meter(Part):
     at one end, or at a storage unit."""
 
     type: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="type of sensor, e.g. sub, pri, bat")
-    number: int = Field(ge=0, description="number among the sensors of its type")
+    number: Whole = Field(ge=0, description="number among the sensors of its type")
     bus: str | None = Field(None, description="bus: net consumption of all PODs there and mean phase voltage")
     branch: str | None = Field(None, description="branch whose flow is measured")
     end: str | None = Field(None, description="bus at whose end of the branch it is measured")
@@ -146,7 +198,9 @@ class Replay(Part):
 class Sensors(Part):
     """Which meters exist, what goes wrong with them, and what counts as simultaneous."""
 
-    meters: tuple[str, ...] | Literal["all"] = Field("all", description="names of meters of the feeder to use")
+    meters: Annotated[
+        Annotated[tuple[str, ...], Tag("structure")] | Annotated[Literal["all"], Tag("word")], Discriminator(_form)
+    ] = Field("all", description="names of meters of the feeder to use")
     extra: dict[str, Meter] = Field({}, description="further meters, by name")
     faults: dict[str, SensorFaults] = Field(
         {}, description="faults by meter name; the entry `default` holds for meters not named"
@@ -159,8 +213,8 @@ class MqttBroker(Part):
     """A real MQTT broker. User name and password come from the environment variables named here."""
 
     host: str = Field("127.0.0.1", description="host name or address")
-    port: int = Field(1883, ge=1, le=65535, description="TCP port")
-    tls: bool = Field(False, description="encrypt by TLS and verify the broker's certificate")
+    port: Whole = Field(1883, ge=1, le=65535, description="TCP port")
+    tls: Switch = Field(False, description="encrypt by TLS and verify the broker's certificate")
     ca_file: Path | None = Field(None, description="certificate authority (PEM); default: the system's")
     username_env: str | None = Field(None, description="environment variable holding the user name")
     password_env: str | None = Field(None, description="environment variable holding the password")
@@ -172,17 +226,20 @@ class MqttBroker(Part):
 class MqttTransport(Part):
     """Messages go through a real broker."""
 
-    mqtt: MqttBroker
+    mqtt: MqttBroker = Field(description="the broker")
 
 
-Transport = Literal["embedded", "memory"] | MqttTransport
+Transport = Annotated[
+    Annotated[MqttTransport, Tag("structure")] | Annotated[Literal["embedded", "memory"], Tag("word")],
+    Discriminator(_form),
+]
 
 
 class History(Part):
     """The history that bounds the unmetered injections: same quarter hour +- window over the preceding days."""
 
-    days: int = Field(28, ge=2, le=180, description="days looked back [d]")
-    window: int = Field(2, ge=0, le=8, description="quarter hours taken on either side")
+    days: Whole = Field(28, ge=2, le=180, description="days looked back [d]")
+    window: Whole = Field(2, ge=0, le=8, description="quarter hours taken on either side")
     error_percent: NonNegative = Field(
         5.0, description="standard deviation of the history's error [% of each value's magnitude]"
     )
@@ -191,12 +248,21 @@ class History(Part):
 class Genetic(Part):
     """The genetic algorithm (pygad)."""
 
-    population: int = Field(50, ge=8, description="individuals")
-    generations: int = Field(60, ge=1, description="generations at most")
-    patience: int = Field(15, ge=1, description="generations without improvement after which it stops")
-    parents: int = Field(20, ge=2, description="individuals that mate")
-    elite: int = Field(2, ge=0, description="best individuals kept unchanged")
+    population: Whole = Field(50, ge=8, description="individuals")
+    generations: Whole = Field(60, ge=1, description="generations at most")
+    patience: Whole = Field(15, ge=1, description="generations without improvement after which it stops")
+    parents: Whole = Field(20, ge=2, description="individuals that mate")
+    elite: Whole = Field(2, ge=0, description="best individuals kept unchanged")
     mutation_share: Share = Field(0.25, description="share of genes that mutate")
+
+    @model_validator(mode="after")
+    def _fits_population(self) -> Self:
+        large = [
+            f"{name} {getattr(self, name)}" for name in ("parents", "elite") if getattr(self, name) > self.population
+        ]
+        if large:
+            raise ValueError(f"{' and '.join(large)} exceed population {self.population}")
+        return self
 
 
 Method = Literal["genetic", "genetic_prior", "wls", "history"]
@@ -207,60 +273,63 @@ class EstimatorConfig(Part):
 
     method: Method = Field("genetic", description="method whose estimate the operator uses")
     compare: tuple[Method, ...] = Field((), description="further methods recorded beside it")
-    history: History = History()
-    genetic: Genetic = Genetic()
+    history: History = Field(History(), description="what bounds them")
+    genetic: Genetic = Field(Genetic(), description="the genetic algorithm of the estimate")
 
 
 class Discharge(Part):
     """When and how fast storage empties again, down to its reserve."""
 
-    start: time = Field(time(18, 0), description="local time at which discharging may begin")
-    end: time = Field(time(6, 0), description="local time at which it ends")
+    start: TimeOfDay = Field(time(18, 0), description="local time at which discharging may begin")
+    end: TimeOfDay = Field(time(6, 0), description="local time at which it ends")
     power_kw: NonNegative = Field(100.0, description="power of each unit [kW]")
-    keep_import_kw: float = Field(0.0, description="head import below which it does not discharge [kW]")
+    keep_import_kw: Number = Field(0.0, description="head import below which it does not discharge [kW]")
 
 
 class Sizing(Part):
     """How thresholds are computed on a representative day."""
 
-    day: date | None = Field(None, description="local day; default: the day of the run with the deepest reverse flow")
-    limit_kw: float | None = Field(
+    day: Day | None = Field(None, description="local day; default: the day of the run with the deepest reverse flow")
+    limit_kw: Number | None = Field(
         None, description="head power not to be undercut [kW]; default: the best that the storage can hold"
     )
-    genetic: Genetic = Genetic(population=40, generations=80)
+    genetic: Genetic = Field(
+        Genetic(population=40, generations=80), description="the genetic algorithm of the sizing step"
+    )
 
 
 class OperatorConfig(Part):
     """The operator's rule: storage charges by as much as the head falls below its threshold."""
 
-    enabled: bool = Field(True, description="whether orders are given at all")
-    thresholds_kw: dict[str, float] | Literal["auto"] = Field(
-        "auto", description="head power [kW] below which each storage POD charges, or auto: from the sizing step"
-    )
+    enabled: Switch = Field(True, description="whether orders are given at all")
+    thresholds_kw: Annotated[
+        Annotated[dict[str, Number], Tag("structure")] | Annotated[Literal["auto"], Tag("word")], Discriminator(_form)
+    ] = Field("auto", description="head power [kW] below which each storage POD charges, or auto: from the sizing step")
     action: Literal["next", "same"] = Field("next", description="MTU in which an order acts")
-    initial_energy_kwh: dict[str, NonNegative] | Literal["reserve"] = Field(
-        "reserve", description="stored energy at the start by storage POD [kWh], or reserve"
-    )
-    discharge: Discharge = Discharge()
-    sizing: Sizing = Sizing()
+    initial_energy_kwh: Annotated[
+        Annotated[dict[str, NonNegative], Tag("structure")] | Annotated[Literal["reserve"], Tag("word")],
+        Discriminator(_form),
+    ] = Field("reserve", description="stored energy at the start by storage POD [kWh], or reserve")
+    discharge: Discharge = Field(Discharge(), description="how storage empties again")
+    sizing: Sizing = Field(Sizing(), description="how thresholds are computed")
 
 
 class RecorderConfig(Part):
     """The result file."""
 
     file: Path | None = Field(None, description="HDF5 file; default: results/<name>.h5")
-    flush_steps: int = Field(96, ge=1, description="steps buffered between two flushes (rows of a chunk)")
+    flush_steps: Whole = Field(96, ge=1, description="steps buffered between two flushes (rows of a chunk)")
     compression: Literal["gzip", "none"] = Field("gzip", description="compression of the data sets")
 
 
 class ForeignLink(Part):
     """An output of a foreign simulator that replaces the profile of a POD."""
 
-    entity: int = Field(0, ge=0, description="index of the entity created")
+    entity: Whole = Field(0, ge=0, description="index of the entity created")
     attribute: str = Field(description="output attribute of the entity")
     pod: str = Field(description="POD whose injection it sets")
     quantity: Literal["p_kw", "q_kvar"] = Field("p_kw", description="what it sets")
-    scale: float = Field(1.0, description="factor to kW or kvar, consumption positive (e.g. -0.001 for PV in W)")
+    scale: Number = Field(1.0, description="factor to kW or kvar, consumption positive (e.g. -0.001 for PV in W)")
 
 
 class ForeignSimulator(Part):
@@ -272,10 +341,17 @@ class ForeignSimulator(Part):
     )
     params: dict[str, Any] = Field({}, description="parameters of the simulator's init")
     model: str = Field(description="model to create")
-    count: int = Field(1, ge=1, description="number of entities")
+    count: Whole = Field(1, ge=1, description="number of entities")
     model_params: dict[str, Any] = Field({}, description="parameters of create")
     links: tuple[ForeignLink, ...] = Field(min_length=1, description="what it feeds")
     timeout_s: Positive = Field(30.0, description="time for one answer before it counts as hung [s]")
+
+    @model_validator(mode="after")
+    def _one_way_to_start(self) -> Self:
+        ways = sorted(set(self.start) - {"cwd"})
+        if len(ways) != 1:
+            raise ValueError(f"start takes exactly one of python, cmd, connect; here: {', '.join(ways) or 'none'}")
+        return self
 
 
 class Scenario(Part):
@@ -283,31 +359,35 @@ class Scenario(Part):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", description="name, used for the result file")
     description: str = Field("", description="what this scenario shows")
-    start: AwareDatetime = Field(description="first instant, with its offset, e.g. 2016-07-22T00:00:00+01:00")
+    start: Instant = Field(description="first instant, with its offset, e.g. 2016-07-22T00:00:00+01:00")
     duration: Duration = Field(description="simulated time, e.g. 3d")
     step: Duration = Field(900, description="time between two solves of the grid, e.g. 15min")
     mtu: Duration = Field(900, description="market time unit: interval for which an order holds, e.g. 15min")
-    seed: int = Field(1, ge=0, description="seed of all random streams")
+    seed: Whole = Field(1, ge=0, description="seed of all random streams")
     feeder: str = Field(description="folder in dss_models/, or a path to a feeder folder")
-    profiles: SimbenchProfiles | FileProfiles = SimbenchProfiles()
-    grid: GridConfig = GridConfig()
-    sensors: Sensors = Sensors()
+    profiles: Profiles = Field(SimbenchProfiles(), description="time series of loads and generation")
+    grid: GridConfig = Field(GridConfig(), description="how the grid is solved")
+    sensors: Sensors = Field(Sensors(), description="meters and their errors")
     transport: Transport = Field("embedded", description="embedded, memory, or {mqtt: {...}}")
     message_timeout_s: Positive = Field(10.0, description="time to wait for an announced message [s]")
-    estimator: EstimatorConfig = EstimatorConfig()
-    operator: OperatorConfig = OperatorConfig()
-    recorder: RecorderConfig = RecorderConfig()
+    estimator: EstimatorConfig = Field(EstimatorConfig(), description="how unmetered injections are found")
+    operator: OperatorConfig = Field(OperatorConfig(), description="the operator's rule")
+    recorder: RecorderConfig = Field(RecorderConfig(), description="the result file")
     remote: tuple[str, ...] = Field((), description="own simulators to run as separate processes, e.g. [estimator]")
     simulators: dict[str, ForeignSimulator] = Field({}, description="foreign mosaik simulators, by name")
 
     @model_validator(mode="after")
     def _times_fit(self) -> Self:
+        problems: dict[str, str] = {}
         for long, short in (("mtu", "step"), ("duration", "mtu")):
-            if getattr(self, long) % getattr(self, short):
-                raise ValueError(
-                    f"{long} ({format_duration(getattr(self, long))}) must be a whole number of "
-                    f"{short}s ({format_duration(getattr(self, short))})"
-                )
+            long_s, short_s = getattr(self, long), getattr(self, short)
+            if long_s % short_s:
+                key = long if long in self.model_fields_set else short
+                long_text, short_text = format_duration(long_s), format_duration(short_s)
+                problems[key] = f"{long} ({long_text}) must be a whole number of {short}s ({short_text})"
+        if problems:
+            context = {"problem": "; ".join(problems.values()), "key": next(iter(problems))}
+            raise PydanticCustomError("times", "{problem}", context)
         return self
 
     @property

@@ -1,0 +1,221 @@
+"""A case: a scenario together with everything it names, opened and checked once, before anything runs.
+
+Every fault found on the way is reported at once. Adapters in this process share one case; one in another process
+opens it again from `Case.payload`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cosim.clock import Clock
+from cosim.domain.flexibility import StorageUnit
+from cosim.domain.frames import Floats, frozen
+from cosim.domain.grid import GridLayout
+from cosim.errors import Fault, InputError, ScenarioError
+from cosim.estimation.history import noisy_history
+from cosim.grid.engine import Engine
+from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
+from cosim.grid.site_flow import site_sums, sites_of
+from cosim.io.profiles import Profiles, covering, read_file, read_simbench, sample
+from cosim.rng import rng_for
+from cosim.scenario.load import LoadedScenario
+from cosim.scenario.schema import Meter, Scenario, SimbenchProfiles
+from cosim.sensing.channels import meters_used
+from cosim.sensing.measure import SensorModel, sensor_model
+
+FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
+REMOTE_ABLE = ("profiles", "grid", "counterfactual", "sensors", "gateway", "estimator", "operator")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An opened scenario. ``pod_buses`` (n_pod,) are the buses of the feeder's PODs, ``meters`` those in use."""
+
+    loaded: LoadedScenario
+    feeder: Feeder
+    layout: GridLayout
+    storage: tuple[StorageUnit, ...]
+    pod_buses: tuple[str, ...]
+    meters: dict[str, Meter]
+    profiles: Profiles
+
+    @property
+    def scenario(self) -> Scenario:
+        return self.loaded.scenario
+
+    @property
+    def clock(self) -> Clock:
+        return self.scenario.clock
+
+    @property
+    def pods(self) -> tuple[str, ...]:
+        return tuple(self.feeder.pods)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Buses that hold PODs."""
+        return sites_of(self.pod_buses)
+
+    @cached_property
+    def powers(self) -> tuple[Floats, Floats]:
+        """Net consumption ``p_kw``, ``q_kvar`` (n_step, n_pod) of all PODs by their profiles; storage is 0."""
+        p_kw, q_kvar = self.feeder.powers(self.profiles.names, sample(self.profiles, self.clock))
+        return frozen(p_kw), frozen(q_kvar)
+
+    @cached_property
+    def history(self) -> Profiles:
+        """The history of all sites with its stated error: columns p of all sites, then q of all sites [kW, kvar]."""
+        sums = site_sums(self.pod_buses)
+        p_kw, q_kvar = self.feeder.powers(self.profiles.names, self.profiles.values)
+        true = np.hstack([p_kw @ sums, q_kvar @ sums])
+        error_percent = self.scenario.estimator.history.error_percent
+        values = noisy_history(true, error_percent, rng_for(self.scenario.seed, "history"))
+        names = tuple(f"{quantity}/{site}" for quantity in ("p_kw", "q_kvar") for site in self.sites)
+        return self.profiles.with_columns(names, values)
+
+    @cached_property
+    def sensor_model(self) -> SensorModel:
+        return sensor_model(self.meters, self.scenario.sensors, self.scenario.seed)
+
+    @cached_property
+    def initial_kwh(self) -> Floats:
+        """Stored energy at the start (n_storage,) [kWh]."""
+        given = self.scenario.operator.initial_energy_kwh
+        return frozen([u.reserve_kwh if given == "reserve" else given.get(u.pod, u.reserve_kwh) for u in self.storage])
+
+    def payload(self) -> dict[str, Any]:
+        """What another process needs to open the same case, as plain JSON."""
+        return {"scenario": self.scenario.model_dump(mode="json"), "directory": str(self.loaded.directory)}
+
+
+def case_from_payload(payload: dict[str, Any]) -> Case:
+    """The case that gave this payload."""
+    scenario = Scenario.model_validate(payload["scenario"])
+    return open_case(LoadedScenario.of(scenario, Path(payload["directory"])))
+
+
+def open_case(loaded: LoadedScenario) -> Case:
+    """Opens feeder, profiles and meters of a scenario.
+
+    Raises InputError (its ScenarioError, FeederError, ProfileError) with every fault found: the feeder is unknown or
+    does not compile, profiles lack a column or do not cover the horizon, a sensor's bus or branch does not exist, a
+    name in the scenario is not one of the feeder's.
+    """
+    scenario = loaded.scenario
+    faults: list[Fault] = []
+    try:
+        folder = find_feeder(scenario.feeder, loaded.resolve("feeder", "."), FEEDERS)
+    except InputError as error:
+        raise ScenarioError([loaded.fault("feeder", f.problem, f.value, f.allowed) for f in error.faults]) from None
+    feeder = load_feeder(folder)
+    engine = Engine(feeder, scenario.grid)
+    layout, storage, pod_buses = engine.layout, engine.storage, engine.pod_buses
+    engine.close()
+    profiles = _collect(faults, lambda: _profiles(loaded, feeder))
+    meters = _collect(faults, lambda: _meters(loaded, feeder, layout)) or {}
+    faults += _faults_of_places(loaded, feeder, meters, layout, storage)
+    faults += _faults_of_names(loaded, feeder, storage)
+    if faults or profiles is None:
+        raise ScenarioError(faults)
+    case = Case(loaded, feeder, layout, storage, pod_buses, meters, profiles)
+    _ = case.sensor_model  # finds topics used twice
+    return case
+
+
+def _collect(faults: list[Fault], attempt: Any) -> Any:
+    try:
+        return attempt()
+    except InputError as error:
+        faults.extend(error.faults)
+        return None
+
+
+def _profiles(loaded: LoadedScenario, feeder: Feeder) -> Profiles:
+    source, columns = loaded.scenario.profiles, feeder.profile_columns
+    if isinstance(source, SimbenchProfiles):
+        profiles = read_simbench(source.simbench, columns)
+    else:
+        path = loaded.resolve("profiles.file", source.file)
+        profiles = read_file(path, source.timezone, source.time_column, columns)
+    covering(profiles, loaded.scenario.clock)
+    return profiles
+
+
+def _meters(loaded: LoadedScenario, feeder: Feeder, layout: GridLayout) -> dict[str, Meter]:
+    try:
+        used = meters_used(feeder.meters, loaded.scenario.sensors)
+    except InputError as error:
+        raise ScenarioError([loaded.fault(f.key, f.problem, f.value, f.allowed) for f in error.faults]) from None
+    buses = set(layout.buses)
+    return {
+        name: meter.model_copy(
+            update={
+                "bus": meter.bus and _known(meter.bus.upper(), buses, meter.bus),
+                "end": meter.end and meter.end.upper(),
+                "branch": meter.branch and canonical_branch(meter.branch),
+            }
+        )
+        for name, meter in used.items()
+    }
+
+
+def _known(candidate: str, known: set[str], written: str) -> str:
+    return candidate if candidate in known else written
+
+
+def _faults_of_places(
+    loaded: LoadedScenario, feeder: Feeder, meters: dict[str, Meter], layout: GridLayout, storage: tuple[StorageUnit, ...]
+) -> Iterator[Fault]:
+    """Meters at places that the feeder does not have."""
+    for name, meter in meters.items():
+        where = loaded.fault if name in loaded.scenario.sensors.extra else feeder.fault
+        key = f"sensors.extra.{name}" if name in loaded.scenario.sensors.extra else f"meters.{name}"
+        if meter.bus is not None and meter.bus not in layout.buses:
+            yield where(f"{key}.bus", "no such bus", meter.bus, ", ".join(layout.buses))
+        if meter.branch is not None and f"{meter.branch}@{meter.end}" not in layout.terminals:
+            yield where(
+                f"{key}.branch", "no such end of a branch", f"{meter.branch}@{meter.end}", ", ".join(layout.terminals)
+            )
+        if meter.storage is not None and meter.storage not in [unit.pod for unit in storage]:
+            yield where(f"{key}.storage", "no such storage POD", meter.storage, _storage_names(storage))
+
+
+def _faults_of_names(
+    loaded: LoadedScenario, feeder: Feeder, storage: tuple[StorageUnit, ...]
+) -> Iterator[Fault]:
+    """Names in the scenario that nothing bears."""
+    scenario, operator = loaded.scenario, loaded.scenario.operator
+    for key in ("thresholds_kw", "initial_energy_kwh"):
+        given = getattr(operator, key)
+        for pod in given if isinstance(given, dict) else ():
+            if pod not in [unit.pod for unit in storage]:
+                yield loaded.fault(f"operator.{key}.{pod}", "no such storage POD", pod, _storage_names(storage))
+    if isinstance(operator.initial_energy_kwh, dict):
+        for unit in storage:
+            given_kwh = operator.initial_energy_kwh.get(unit.pod, unit.reserve_kwh)
+            if given_kwh > unit.e_max_kwh:
+                key = f"operator.initial_energy_kwh.{unit.pod}"
+                yield loaded.fault(key, "more than it can hold [kWh]", str(given_kwh), f"up to {unit.e_max_kwh}")
+    for k, name in enumerate(scenario.remote):
+        if name not in REMOTE_ABLE:
+            yield loaded.fault(f"remote.{k}", "no simulator of this name", name, ", ".join(REMOTE_ABLE))
+        elif name in ("sensors", "gateway") and scenario.transport == "memory":
+            yield loaded.fault(f"remote.{k}", "the memory transport stays in one process", name, "embedded, mqtt")
+    for name, foreign in scenario.simulators.items():
+        for k, link in enumerate(foreign.links):
+            key = f"simulators.{name}.links.{k}"
+            if link.pod not in feeder.pods:
+                yield loaded.fault(f"{key}.pod", "no such POD", link.pod, ", ".join(feeder.pods))
+            if link.entity >= foreign.count:
+                yield loaded.fault(f"{key}.entity", "no such entity", str(link.entity), f"0..{foreign.count - 1}")
+
+
+def _storage_names(storage: tuple[StorageUnit, ...]) -> str:
+    return ", ".join(unit.pod for unit in storage) or "none: the feeder has no storage"

@@ -1,0 +1,158 @@
+"""What an estimator is given, and the questions that every method asks of it.
+
+The unknown vector of all methods is ``x = [p_kw of all sites, q_kvar of all sites]`` (2 n_site,): the net consumption
+without known orders. ``total`` adds the orders for the load flow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cosim.domain.frames import Floats, Ints
+from cosim.domain.measurement import Channel, Quality, Snapshot
+from cosim.errors import Fault, InputError
+from cosim.estimation.history import HistoryWindow
+
+PREDICTED = ("p_kw", "q_kvar", "vm_pu", "i_a")
+"""Quantities that a load flow predicts."""
+
+
+class FlowModel(Protocol):
+    """The load flow, as an estimator sees it."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Buses that hold loads, generation or storage."""
+
+    def predict(self, p_kw: Floats, q_kvar: Floats) -> Floats:
+        """What every channel of the problem would read, (n_case, n_channel), in their order and units.
+
+        ``p_kw``, ``q_kvar``: net consumption of the sites with orders, (n_case, n_site). A case whose load flow does
+        not converge is a row of NaN, so that one hopeless candidate does not end a search. Columns of channels at
+        storage units are not looked at.
+        """
+
+
+@dataclass(frozen=True)
+class EstimationProblem:
+    """One instant to be estimated.
+
+    ``snapshot`` holds one value per channel. ``ordered_p_kw`` (n_site,) [kW] is storage power known from orders, which
+    the history does not contain; charging positive.
+
+    Raises InputError, with every fault, when sizes do not fit, a standard deviation is not positive (it would weigh
+    infinitely) or a value called good is not finite.
+    """
+
+    flow: FlowModel
+    channels: tuple[Channel, ...]
+    snapshot: Snapshot
+    history: HistoryWindow
+    ordered_p_kw: Floats
+
+    def __post_init__(self) -> None:
+        n_site, n_channel = len(self.flow.sites), len(self.channels)
+        sizes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
+            "snapshot.value": (self.snapshot.value, (n_channel,)),
+            "snapshot.quality": (self.snapshot.quality, (n_channel,)),
+            "ordered_p_kw": (self.ordered_p_kw, (n_site,)),
+            "history.mean": (self.history.mean, (2 * n_site,)),
+            "history.lower": (self.history.lower, (2 * n_site,)),
+            "history.upper": (self.history.upper, (2 * n_site,)),
+            "history.covariance": (self.history.covariance, (2 * n_site, 2 * n_site)),
+        }
+        faults = [
+            Fault("wrong shape", key=name, value=str(array.shape), allowed=str(shape))
+            for name, (array, shape) in sizes.items()
+            if array.shape != shape
+        ]
+        faults += [
+            Fault("sigma must be positive", key=channel.topic, value=str(channel.sigma))
+            for channel in self.channels
+            if not channel.sigma > 0.0
+        ]
+        if not faults:
+            faults = [
+                Fault("a good value must be finite", key=self.channels[row].topic, value=str(self.snapshot.value[row]))
+                for row in np.flatnonzero((self.snapshot.quality == Quality.GOOD) & ~np.isfinite(self.snapshot.value))
+            ]
+        if faults:
+            raise InputError(faults)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Measurements that are compared with the load flow: ``row`` are indices of channels, ``value`` and ``sigma`` their
+    readings and weights; all (n_row,)."""
+
+    row: Ints
+    value: Floats
+    sigma: Floats
+
+
+def good(problem: EstimationProblem) -> npt.NDArray[np.bool_]:
+    """Channels that arrived and that a load flow predicts (not those at storage units), (n_channel,)."""
+    predicted = [c.place.storage is None and c.quantity in PREDICTED for c in problem.channels]
+    return np.asarray((problem.snapshot.quality == Quality.GOOD) & np.array(predicted, dtype=bool))
+
+
+def evidence(problem: EstimationProblem, but: npt.NDArray[np.bool_] | None = None) -> Evidence:
+    """The good channels, without those marked in ``but`` (n_channel,)."""
+    row = np.flatnonzero(good(problem) if but is None else good(problem) & ~but)
+    sigma = np.array([problem.channels[k].sigma for k in row], dtype=float)
+    return Evidence(row, problem.snapshot.value[row], sigma)
+
+
+def is_site_power(problem: EstimationProblem) -> npt.NDArray[np.bool_]:
+    """Channels that read a site's own P or Q, (n_channel,): inputs of the load flow rather than results."""
+    sites = set(problem.flow.sites)
+    return np.array([c.place.bus in sites and c.quantity in ("p_kw", "q_kvar") for c in problem.channels], dtype=bool)
+
+
+@dataclass(frozen=True)
+class MeteredPower:
+    """What the meters at the sites say about x: ``x`` and ``sigma`` (2 n_site,), NaN where no good meter is.
+
+    Several meters of one quantity are averaged with weights 1 / sigma^2.
+    """
+
+    x: Floats
+    sigma: Floats
+
+
+def metered_power(problem: EstimationProblem) -> MeteredPower:
+    """Directly measured injections, without orders. A meter missing in this snapshot leaves its site unmetered."""
+    sites = problem.flow.sites
+    seen = evidence(problem, but=~is_site_power(problem))
+    weight, weighted = np.zeros(2 * len(sites)), np.zeros(2 * len(sites))
+    for row, value, sigma in zip(seen.row, seen.value, seen.sigma, strict=True):
+        channel = problem.channels[row]
+        k = sites.index(str(channel.place.bus)) + (len(sites) if channel.quantity == "q_kvar" else 0)
+        weight[k] += sigma**-2
+        weighted[k] += value * sigma**-2
+    weight[weight == 0.0] = np.nan
+    order = np.concatenate([problem.ordered_p_kw, np.zeros(len(sites))])
+    return MeteredPower(x=weighted / weight - order, sigma=1.0 / np.sqrt(weight))
+
+
+def total(problem: EstimationProblem, x: Floats) -> tuple[Floats, Floats]:
+    """``p_kw`` and ``q_kvar`` of the sites with orders, each (..., n_site), of ``x`` (..., 2 n_site)."""
+    n_site = len(problem.flow.sites)
+    return x[..., :n_site] + problem.ordered_p_kw, x[..., n_site:]
+
+
+def residuals(problem: EstimationProblem, seen: Evidence, x: Floats) -> Floats:
+    """Weighted residuals ``(measured - calculated) / sigma`` [1], (n_case, n_row), of ``x`` (n_case, 2 n_site)."""
+    if not seen.row.size:
+        return np.zeros((len(x), 0))
+    calculated = problem.flow.predict(*total(problem, x))[:, seen.row]
+    return np.asarray((seen.value - calculated) / seen.sigma)
+
+
+def squared_error(problem: EstimationProblem, x: Floats) -> float:
+    """Weighted squared error J [1] of ``x`` (2 n_site,) over all good channels; the same measure for every method."""
+    return float(np.sum(residuals(problem, evidence(problem), x[np.newaxis]) ** 2))

@@ -1,0 +1,144 @@
+"""A feeder: a folder of OpenDSS scripts and the ``feeder.yaml`` that says what the scripts cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cosim.scenario.document import Document, read_document
+from cosim.domain.frames import Floats
+from cosim.errors import Fault, FeederError
+from cosim.scenario.schema import Meter
+from cosim.units import kvar_per_kw
+
+CONSTANT_PROFILE = "constant"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Head(_Part):
+    """Where the power of the whole feeder is counted, import positive."""
+
+    branch: str = Field(description="OpenDSS branch, e.g. Line.L01")
+    end: str = Field(description="bus at that end of the branch")
+
+
+class Pod(_Part):
+    """A point of delivery: one OpenDSS element with a profile."""
+
+    element: str = Field(pattern=r"^\w+\.\S+$", description="OpenDSS element, e.g. Load.SS1")
+    kind: Literal["load", "pv", "storage"] = Field(description="load consumes, pv injects, storage follows orders")
+    kw: float = Field(0.0, ge=0.0, description="factor of the profile [kW]")
+    power_factor: float = Field(1.0, gt=0.0, le=1.0, description="lagging, constant")
+    profile: str | None = Field(None, description="profile column, or `constant`")
+
+    @model_validator(mode="after")
+    def _has_profile(self) -> Self:
+        if (self.profile is None) != (self.kind == "storage"):
+            raise ValueError("loads and pv have a profile, storage has none")
+        return self
+
+    @property
+    def p_per_profile_kw(self) -> float:
+        """Net consumption [kW] at profile value 1."""
+        return -self.kw if self.kind == "pv" else self.kw
+
+
+class Rating(_Part):
+    """What a branch may carry: a current or, for a transformer, an apparent power."""
+
+    i_a: float | None = Field(None, gt=0.0, description="rated current of a phase [A]")
+    s_kva: float | None = Field(None, gt=0.0, description="rated apparent power [kVA]")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.i_a is None) == (self.s_kva is None):
+            raise ValueError("give either i_a or s_kva")
+        return self
+
+
+class FeederFile(_Part):
+    """``feeder.yaml``."""
+
+    name: str = Field(description="name of the feeder")
+    description: str = Field("", description="what it is")
+    head: Head
+    pods: dict[str, Pod] = Field(min_length=1, description="points of delivery, by id")
+    ratings: dict[str, Rating] = Field({}, description="ratings by OpenDSS branch")
+    meters: dict[str, Meter] = Field({}, description="meters installed, by name")
+    sources: dict[str, str] = Field({}, description="where the figures come from")
+
+
+class Feeder:
+    """A feeder folder that has been read; the circuit itself is compiled by the engine."""
+
+    def __init__(self, folder: Path, document: Document, file: FeederFile) -> None:
+        self.folder, self._document, self.file = folder, document, file
+        self.name, self.pods, self.head, self.meters = file.name, file.pods, file.head, file.meters
+        self._ratings = {branch.lower(): rating for branch, rating in file.ratings.items()}
+
+    @property
+    def master(self) -> Path:
+        return self.folder / "Master.dss"
+
+    @property
+    def head_terminal(self) -> str:
+        """The head as ``branch@BUS``."""
+        return f"{canonical_branch(self.head.branch)}@{self.head.end.upper()}"
+
+    @property
+    def profile_columns(self) -> tuple[str, ...]:
+        """Profile columns that the PODs need, each once."""
+        columns = (pod.profile for pod in self.pods.values())
+        return tuple(dict.fromkeys(c for c in columns if c is not None and c != CONSTANT_PROFILE))
+
+    def rating(self, branch: str) -> Rating | None:
+        return self._ratings.get(branch.lower())
+
+    def fault(self, key: str, problem: str, value: str = "", allowed: str = "") -> Fault:
+        """A fault at a key of ``feeder.yaml``."""
+        return self._document.fault(key, problem, value, allowed)
+
+    def powers(self, names: tuple[str, ...], profiles: Floats) -> tuple[Floats, Floats]:
+        """Net consumption ``p_kw``, ``q_kvar`` (..., n_pod) at profile values (..., n_name); storage is 0."""
+        shape = (*profiles.shape[:-1], len(self.pods))
+        p_kw, q_kvar = np.zeros(shape), np.zeros(shape)
+        for k, pod in enumerate(self.pods.values()):
+            if pod.profile is None:
+                continue
+            factor = 1.0 if pod.profile == CONSTANT_PROFILE else profiles[..., names.index(pod.profile)]
+            p_kw[..., k] = pod.p_per_profile_kw * factor
+            q_kvar[..., k] = p_kw[..., k] * kvar_per_kw(pod.power_factor)
+        return p_kw, q_kvar
+
+
+def canonical_branch(element: str) -> str:
+    """``line.l01`` -> ``Line.L01``: OpenDSS ignores case, names are written in one way."""
+    kind, _, name = element.partition(".")
+    return f"{kind.capitalize()}.{name.upper()}"
+
+
+def find_feeder(feeder: str, beside: Path, library: Path) -> Path:
+    """The folder of a feeder: a path relative to ``beside``, or a name in ``library``.
+
+    Raises FeederError naming the feeders available.
+    """
+    for folder in (beside / feeder, library / feeder):
+        if (folder / "feeder.yaml").is_file():
+            return folder
+    known = ", ".join(sorted(path.parent.name for path in library.glob("*/feeder.yaml")))
+    raise FeederError(Fault("unknown feeder", key="feeder", value=feeder, allowed=f"{known}, or a feeder's folder"))
+
+
+def load_feeder(folder: Path) -> Feeder:
+    """Reads ``feeder.yaml`` of a feeder folder.
+
+    Raises FeederError with every fault found.
+    """
+    document = read_document(folder / "feeder.yaml", FeederError)
+    return Feeder(folder, document, document.validate(FeederFile, FeederError))

@@ -1,0 +1,98 @@
+"""Which simulator feeds which: the links of a scenario, as data, without mosaik.
+
+``now``: within the step, in the order that the links give. ``next``: the value reaches its target one step later.
+``back``: within the step against that order, so the target steps again (orders that act in the same MTU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from cosim.scenario.schema import Scenario
+from cosim.sensing.truth import SOURCES
+
+When = Literal["now", "next", "back"]
+LOOP = ("grid", "sensors", "gateway", "estimator", "operator")
+"""The simulators that decide within the step when orders act in the same MTU."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An attribute of an entity of a simulator."""
+
+    simulator: str
+    entity: str
+    attribute: str
+
+    def __str__(self) -> str:
+        return f"{self.simulator}.{self.entity}.{self.attribute}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One data flow; ``scale`` multiplies a scalar on its way."""
+
+    source: Port
+    target: Port
+    when: When = "now"
+    scale: float = 1.0
+
+
+def simulators_of(scenario: Scenario) -> tuple[str, ...]:
+    """All simulators of a scenario but the recorder, which takes from every one of them."""
+    return ("profiles", *scenario.simulators, "counterfactual", *LOOP)
+
+
+def links_of(scenario: Scenario) -> tuple[Link, ...]:
+    """All links of a scenario but those to the recorder."""
+    order = Port("operator", "order", "p_kw")
+    back: When = "back" if scenario.operator.action == "same" else "next"
+    return (
+        *(_link("profiles.pod", q, f"{grid}.pod", f"profile_{q}") for grid in _GRIDS for q in ("p_kw", "q_kvar")),
+        *_foreign(scenario),
+        *(_link(f"grid.{model}", a, f"sensors.{model}", f"true_{a}") for model, given in SOURCES.items() for a in given),
+        _link("sensors.outbox", "step", "gateway.inbox", "step"),
+        *(_link("gateway.snapshot", a, "estimator.snapshot", a) for a in ("value", "quality")),
+        *(_link("estimator.head", a, "operator.head", a) for a in ("p_kw", "idle_p_kw")),
+        Link(order, Port("grid", "order", "p_kw"), back),
+        Link(order, Port("estimator", "order", "p_kw"), "next"),
+    )
+
+
+_GRIDS = ("grid", "counterfactual")
+
+
+def _link(source: str, attribute: str, target: str, into: str) -> Link:
+    return Link(Port(*source.split("."), attribute), Port(*target.split("."), into))
+
+
+def _foreign(scenario: Scenario) -> Iterable[Link]:
+    for name, foreign in scenario.simulators.items():
+        for link in foreign.links:
+            source = Port(name, str(link.entity), link.attribute)
+            for grid in _GRIDS:
+                yield Link(source, Port(grid, f"foreign_pod:{link.pod}", link.quantity), scale=link.scale)
+
+
+def as_text(links: Iterable[Link]) -> str:
+    """One line a pair of simulators, with the attributes that flow."""
+    marks = {"now": "-->", "next": "==>", "back": "<->"}
+    flows: dict[tuple[str, str, When], list[str]] = {}
+    for link in links:
+        key = (link.source.simulator, link.target.simulator, link.when)
+        flows.setdefault(key, []).append(f"{link.source.entity}.{link.source.attribute}")
+    width = max(len(source) for source, _, _ in flows)
+    lines = [f"{s:<{width}} {marks[when]} {t:<14} {', '.join(a)}" for (s, t, when), a in flows.items()]
+    return "\n".join([*lines, "", "--> within the step   ==> one step later   <-> back within the step"])
+
+
+def as_mermaid(links: Iterable[Link]) -> str:
+    """A Mermaid flow chart of the simulators."""
+    arrows = {"now": "-->", "next": "-.->", "back": "==>"}
+    flows: dict[tuple[str, str, When], set[str]] = {}
+    for link in links:
+        flows.setdefault((link.source.simulator, link.target.simulator, link.when), set()).add(link.source.entity)
+    lines = [f'    {s} {arrows[when]}|"{", ".join(sorted(e))}"| {t}' for (s, t, when), e in flows.items()]
+    return "\n".join(["flowchart LR", *lines])

@@ -1,0 +1,252 @@
+"""From a case to a mosaik world: starts the simulators, connects them by the wiring, and everything to the recorder."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import mosaik
+import numpy as np
+import tqdm
+from loguru import logger
+from mosaik.starters import CmdStarter, PythonStarter, Starter, get_starter_from_starter_config
+
+from cosim.case import Case
+from cosim.domain.frames import EventTable, Signal
+from cosim.errors import SimulatorError
+from cosim.io.store import ResultWriter
+from cosim.io.transport import MemoryBus
+from cosim.scenario.schema import ForeignSimulator
+from cosim.wiring import LOOP, Link, Port, links_of, simulators_of
+from cosim.world.guard import GuardedStarter, Stopwatch
+
+OWN_TIMEOUT_S = 600.0
+START_TIMEOUT_S = 60.0
+CLASSES = {
+    "profiles": "simulators.profiles:Profiles",
+    "grid": "simulators.grid:Grid",
+    "counterfactual": "simulators.grid:Grid",
+    "sensors": "simulators.sensors:Sensors",
+    "gateway": "simulators.gateway:Gateway",
+    "estimator": "simulators.estimator:Estimator",
+    "operator": "simulators.operator:Operator",
+    "recorder": "simulators.recorder:Recorder",
+}
+
+
+@dataclass(frozen=True)
+class Connections:
+    """How sensors and gateway reach each other: a bus in memory, or the port of the embedded broker, or neither when
+    the scenario names a broker. ``run`` marks the messages of this run."""
+
+    run: str
+    bus: MemoryBus | None = None
+    port: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        given = {"run": self.run, "bus": self.bus, "port": self.port}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def run_world(
+    case: Case,
+    connections: Connections,
+    thresholds_kw: dict[str, float],
+    writer: ResultWriter,
+    on_step: Callable[[int], None],
+    stopwatch: Stopwatch,
+) -> None:
+    """Runs a case from its first to its last step.
+
+    ``on_step`` is called with the step's index when all of it has been given to ``writer``. Raises the error of the
+    simulator that failed, SimulatorError naming it if the error was not one of ours or mosaik stopped early.
+    """
+    last = -1
+
+    def count(step: int) -> None:
+        nonlocal last
+        last = step
+        on_step(step)
+
+    with _world() as world:
+        composer = _Composer(world, case, connections, thresholds_kw, stopwatch)
+        composer.start_all()
+        composer.connect_all()
+        composer.record(writer, count)
+        writer.start()
+        world.run(until=case.clock.until_s, print_progress=False)
+    if last != case.clock.steps - 1:
+        raise SimulatorError(f"the run ended after step {last} of {case.clock.steps - 1} without an error")
+
+
+@contextmanager
+def _world() -> Iterator[mosaik.World]:
+    logger.disable("mosaik")
+    tqdm.tqdm.monitor_interval = 0  # mosaik's hidden progress bars would keep a thread
+    try:
+        with mosaik.World(
+            {},
+            mosaik_config={"addr": ("127.0.0.1", None), "start_timeout": START_TIMEOUT_S},
+            cache=False,
+            skip_greetings=True,
+            configure_logging=False,
+        ) as world:
+            yield world
+    finally:
+        asyncio.set_event_loop(None)
+
+
+class _Composer:
+    def __init__(
+        self,
+        world: mosaik.World,
+        case: Case,
+        connections: Connections,
+        thresholds_kw: dict[str, float],
+        stopwatch: Stopwatch,
+    ) -> None:
+        self._world, self._case, self._stopwatch = world, case, stopwatch
+        self._links = links_of(case.scenario)
+        self._options: dict[str, dict[str, Any]] = {
+            "sensors": connections.options,
+            "gateway": connections.options,
+            "operator": {"thresholds_kw": thresholds_kw},
+        }
+        self._entities: dict[tuple[str, str], Any] = {}
+        self._outputs: list[tuple[Port, Signal | EventTable]] = []
+
+    def start_all(self) -> None:
+        in_loop = LOOP if self._case.scenario.operator.action == "same" else ()
+        for name in simulators_of(self._case.scenario):
+            if name not in in_loop:
+                self._start(name)
+        with self._world.group():
+            for name in in_loop:
+                self._start(name)
+
+    def _start(self, name: str) -> None:
+        foreign = self._case.scenario.simulators.get(name)
+        if foreign is not None:
+            self._start_foreign(name, foreign)
+            return
+        remote = name in self._case.scenario.remote
+        factory = self._world.start(
+            self._guard(name, _own_starter(name, remote), OWN_TIMEOUT_S),
+            sim_id=name,
+            case=self._case.payload() if remote else self._case,
+            wire=remote or any(link.target.simulator in self._case.scenario.remote for link in self._from(name)),
+            **self._options.get(name, {}),
+        )
+        linked = {link.target.entity for link in self._links if link.target.simulator == name}
+        for model in factory.models:
+            if model == "foreign_pod":
+                for entity in sorted(e for e in linked if e.startswith("foreign_pod:")):
+                    self._entities[name, entity] = factory.foreign_pod(pod=entity.partition(":")[2])
+                continue
+            entity = getattr(factory, model)()
+            self._entities[name, model] = entity
+            self._outputs += [(Port(name, model, _name(o)), o) for o in map(_output, entity.extra_info)]
+
+    def _start_foreign(self, name: str, foreign: ForeignSimulator) -> None:
+        try:
+            inner = get_starter_from_starter_config(_with_lifeline(dict(foreign.start)))
+            factory = self._world.start(
+                self._guard(name, inner, foreign.timeout_s), sim_id=name, **foreign.params
+            )
+            entities = getattr(factory, foreign.model).create(foreign.count, **foreign.model_params)
+        except (mosaik.exceptions.ScenarioError, AttributeError, TypeError) as error:
+            raise SimulatorError(f"simulator {name} could not be started: {error}") from None
+        for k, entity in enumerate(entities):
+            self._entities[name, str(k)] = entity
+
+    def _guard(self, name: str, inner: Starter, timeout_s: float) -> GuardedStarter:
+        return GuardedStarter(name, inner, timeout_s, self._stopwatch)
+
+    def _from(self, name: str) -> list[Link]:
+        return [link for link in self._links if link.source.simulator == name]
+
+    def connect_all(self) -> None:
+        idle = np.zeros(len(self._case.storage))
+        for link in self._links:
+            source = self._entities[link.source.simulator, link.source.entity]
+            target = self._entities[link.target.simulator, link.target.entity]
+            how: dict[str, Any] = {}
+            if link.when == "next":
+                how = {"time_shifted": True, "initial_data": {link.source.attribute: self._wired(link, idle)}}
+            elif link.when == "back":
+                how = {"weak": True}
+            if link.scale != 1.0:
+                how["transform"] = _times(link.scale)
+            try:
+                self._world.connect(source, target, (link.source.attribute, link.target.attribute), **how)
+            except mosaik.exceptions.ScenarioError as error:
+                raise SimulatorError(f"{link.source} cannot feed {link.target}: {error}") from None
+
+    def _wired(self, link: Link, values: np.ndarray[Any, Any]) -> Any:
+        """Initial data in the form that the target can receive."""
+        encode: Any = importlib.import_module("simulators.wire").encode
+        return encode(values) if link.target.simulator in self._case.scenario.remote else values
+
+    def record(self, writer: ResultWriter, on_step: Callable[[int], None]) -> None:
+        """Declares all outputs to the writer and connects them to a recorder."""
+        by_model: dict[tuple[str, str], list[Signal]] = {}
+        tables = set()
+        for port, output in self._outputs:
+            if isinstance(output, Signal):
+                by_model.setdefault((port.simulator, port.entity), []).append(output)
+            else:
+                tables.add(_path(port))
+                writer.declare_events(port.simulator, output)
+        for (simulator, model), signals in by_model.items():
+            writer.declare(simulator, model, signals)
+        factory = self._world.start(
+            self._guard("recorder", _own_starter("recorder", False), OWN_TIMEOUT_S),
+            sim_id="recorder",
+            case=self._case,
+            wire=False,
+            writer=writer,
+            tables=frozenset(tables),
+            on_step=on_step,
+        )
+        inbox = factory.inbox()
+        for port, _ in self._outputs:
+            source = self._entities[port.simulator, port.entity]
+            self._world.connect(source, inbox, (port.attribute, _path(port)))
+
+
+def _own_starter(name: str, remote: bool) -> Starter:
+    if remote:
+        return CmdStarter(f"{shlex.quote(sys.executable)} -m simulators {name} %(addr)s", posix=True)
+    module, _, class_name = CLASSES[name].partition(":")
+    return PythonStarter(getattr(importlib.import_module(module), class_name))
+
+
+def _with_lifeline(start: dict[str, str]) -> dict[str, Any]:
+    """A ``cmd`` runs under a launcher that ends it when the runner dies; its text is split as a shell would."""
+    if "cmd" not in start:
+        return dict(start)
+    return {**start, "cmd": f"{shlex.quote(sys.executable)} -m simulators.lifeline {start['cmd']}", "posix": True}
+
+
+def _times(scale: float) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else value * scale
+
+
+def _output(described: dict[str, Any]) -> Signal | EventTable:
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k != "kind"}
+    return Signal(**fields) if described["kind"] == "Signal" else EventTable(**fields)
+
+
+def _name(output: Signal | EventTable) -> str:
+    return output.attribute if isinstance(output, Signal) else output.name
+
+
+def _path(port: Port) -> str:
+    return f"{port.simulator}/{port.entity}/{port.attribute}"

@@ -1,0 +1,117 @@
+"""What all adapters share: mosaik's protocol, the wire form, and one record of what lasts between steps.
+
+An adapter says what it takes (`inputs`, by entity), builds its core objects and declares what it gives (`build`), and
+makes one step (`advance`). One entity per model carries whole frames as attributes; the entity's id is the model's name.
+All that it remembers between steps is the frozen dataclass `memory`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import mosaik_api_v3
+from mosaik_api_v3.types import CreateResult, InputData, Meta, OutputData, OutputRequest
+
+from cosim.case import Case, case_from_payload
+from cosim.domain.frames import EventTable, Signal
+from cosim.errors import SimulatorError
+from simulators.wire import decode, encode
+
+Output = Signal | EventTable
+Inputs = Mapping[tuple[str, str], Any]
+"""Values by (entity, attribute)."""
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The memory of an adapter that remembers nothing."""
+
+
+class Adapter(mosaik_api_v3.Simulator):
+    """Base of all adapters."""
+
+    inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    memory: Any = Nothing()
+
+    def __init__(self) -> None:
+        super().__init__({"api_version": "3.0", "type": "time-based", "models": {}})
+        self._produced: dict[tuple[str, str], Any] = {}
+
+    # --- what an adapter is made of -----------------------------------------------------------------------------
+
+    def build(self, **options: Any) -> dict[str, tuple[Output, ...]]:
+        """Makes the core objects from ``self.case`` and returns the outputs, by model."""
+        raise NotImplementedError
+
+    def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
+        """One step at ``t_s`` [s]; returns the outputs by (model, attribute), a table's as a list of rows."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Gives back what was opened."""
+
+    def state(self) -> dict[str, Any]:
+        """All that lasts between steps, as plain JSON."""
+        saved: dict[str, Any] = encode(asdict(self.memory))
+        return saved
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Takes over what `state` gave."""
+        self.memory = type(self.memory)(**decode(saved))
+
+    # --- mosaik -------------------------------------------------------------------------------------------------
+
+    def init(  # type: ignore[override]
+        self, sid: str, time_resolution: float, case: Case | dict[str, Any], wire: bool, **options: Any
+    ) -> Meta:
+        """``case`` is a case or its payload; ``wire`` tells that values cross a process boundary."""
+        self.sid, self._wire = sid, wire
+        self.case = case if isinstance(case, Case) else case_from_payload(case)
+        self.outputs = self.build(**options)
+        for model in {**self.inputs, **self.outputs}:
+            given = [_attribute(output) for output in self.outputs.get(model, ())]
+            self.meta["models"][model] = {
+                "public": True,
+                "params": [],
+                "attrs": [*self.inputs.get(model, ()), *given],
+            }
+        self.meta["extra_methods"] = ["state", "restore"]
+        return self.meta
+
+    def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:
+        described = [
+            {"kind": type(output).__name__, **asdict(output)} for output in self.outputs.get(model, ())
+        ]
+        return [{"eid": model, "type": model, "extra_info": described}]
+
+    def step(self, time: int, inputs: InputData, max_advance: int) -> int | None:
+        values = {
+            (entity, attribute): self._single(entity, attribute, sources)
+            for entity, attributes in inputs.items()
+            for attribute, sources in attributes.items()
+        }
+        self._produced = self.advance(time, values)
+        return self.next_step(time)
+
+    def next_step(self, t_s: int) -> int:
+        """The beginning of the step after ``t_s``."""
+        step_s = self.case.clock.step_s
+        return (t_s // step_s + 1) * step_s
+
+    def get_data(self, outputs: OutputRequest) -> OutputData:
+        found = {eid: {a: self._produced[eid, a] for a in attributes} for eid, attributes in outputs.items()}
+        return encode(found) if self._wire else found
+
+    def finalize(self) -> None:
+        self.close()
+
+    def _single(self, entity: str, attribute: str, sources: Mapping[str, Any]) -> Any:
+        if len(sources) != 1:
+            raise SimulatorError(f"{self.sid}.{entity}.{attribute} has more than one source: {', '.join(sources)}")
+        return decode(next(iter(sources.values())))
+
+
+def _attribute(output: Output) -> str:
+    return output.attribute if isinstance(output, Signal) else output.name

@@ -1,0 +1,39 @@
+"""The recorder: everything that others give, into the result file. Runs in the process of the runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mosaik_api_v3.types import Meta
+
+from cosim.io.store import ResultWriter
+from simulators._base import Adapter, Inputs, Output
+
+
+class Recorder(Adapter):
+    """Takes any input; an attribute is named ``simulator/model/attribute`` and has been declared to the writer."""
+
+    def build(
+        self, writer: ResultWriter, tables: frozenset[str], on_step: Callable[[int], None], **options: Any
+    ) -> dict[str, tuple[Output, ...]]:
+        self._writer, self._tables, self._on_step = writer, tables, on_step
+        return {"inbox": ()}
+
+    def init(self, *args: Any, **kwargs: Any) -> Meta:
+        super().init(*args, **kwargs)
+        self.meta["models"]["inbox"]["any_inputs"] = True
+        return self.meta
+
+    def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
+        step = self.case.clock.step_index(t_s)
+        for (_, path), value in inputs.items():
+            simulator, model, attribute = path.split("/")
+            if path in self._tables:
+                for row in value:
+                    self._writer.append_event(simulator, attribute, row)
+            else:
+                self._writer.write(step, simulator, model, attribute, value)
+        self._on_step(step)
+        return {}
+

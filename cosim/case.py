@@ -92,7 +92,14 @@ class Case:
 
     def payload(self) -> dict[str, Any]:
         """What another process needs to open the same case, as plain JSON."""
-        return {"scenario": self.scenario.model_dump(mode="json"), "directory": str(self.loaded.directory)}
+        scenario = self.scenario.model_dump(mode="json") | {"feeder": str(self.feeder.folder.resolve())}
+        for *parents, last in (("profiles", "file"), ("sensors", "replay", "file"), ("transport", "mqtt", "ca_file")):
+            part: Any = scenario
+            for key in parents:
+                part = part.get(key) if isinstance(part, dict) else None
+            if isinstance(part, dict) and part.get(last) is not None:
+                part[last] = str(self.loaded.resolve(".".join((*parents, last)), part[last]))
+        return {"scenario": scenario, "directory": str(self.loaded.directory)}
 
 
 def case_from_payload(payload: dict[str, Any]) -> Case:
@@ -171,7 +178,11 @@ def _known(candidate: str, known: set[str], written: str) -> str:
 
 
 def _faults_of_places(
-    loaded: LoadedScenario, feeder: Feeder, meters: dict[str, Meter], layout: GridLayout, storage: tuple[StorageUnit, ...]
+    loaded: LoadedScenario,
+    feeder: Feeder,
+    meters: dict[str, Meter],
+    layout: GridLayout,
+    storage: tuple[StorageUnit, ...],
 ) -> Iterator[Fault]:
     """Meters at places that the feeder does not have."""
     for name, meter in meters.items():
@@ -187,9 +198,7 @@ def _faults_of_places(
             yield where(f"{key}.storage", "no such storage POD", meter.storage, _storage_names(storage))
 
 
-def _faults_of_names(
-    loaded: LoadedScenario, feeder: Feeder, storage: tuple[StorageUnit, ...]
-) -> Iterator[Fault]:
+def _faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[StorageUnit, ...]) -> Iterator[Fault]:
     """Names in the scenario that nothing bears."""
     scenario, operator = loaded.scenario, loaded.scenario.operator
     for key in ("thresholds_kw", "initial_energy_kwh"):

@@ -61,7 +61,9 @@ def run(loaded: LoadedScenario, out: Path | None = None, *, progress: bool = Fal
             writer.end_step(step)
             bar(step)
             if interrupted():
-                raise Interrupted(f"interrupted after step {step} ({case.clock.instant((step + 1) * case.clock.step_s)})")
+                raise Interrupted(
+                    f"interrupted after step {step} ({case.clock.instant((step + 1) * case.clock.step_s)})"
+                )
 
         try:
             run_world(case, connections, prepared.thresholds_kw, writer, on_step, stopwatch)
@@ -76,8 +78,7 @@ def run(loaded: LoadedScenario, out: Path | None = None, *, progress: bool = Fal
 
 
 def _result_path(loaded: LoadedScenario) -> Path:
-    given = loaded.scenario.recorder.file
-    return loaded.resolve("recorder.file", given) if given is not None else Path("results") / f"{loaded.scenario.name}.h5"
+    return loaded.scenario.recorder.file or Path("results") / f"{loaded.scenario.name}.h5"
 
 
 def _connections(case: Case, stack: ExitStack) -> Connections:

@@ -52,7 +52,11 @@ def links_of(scenario: Scenario) -> tuple[Link, ...]:
     return (
         *(_link("profiles.pod", q, f"{grid}.pod", f"profile_{q}") for grid in _GRIDS for q in ("p_kw", "q_kvar")),
         *_foreign(scenario),
-        *(_link(f"grid.{model}", a, f"sensors.{model}", f"true_{a}") for model, given in SOURCES.items() for a in given),
+        *(
+            _link(f"grid.{model}", a, f"sensors.{model}", f"true_{a}")
+            for model, given in SOURCES.items()
+            for a in given
+        ),
         _link("sensors.outbox", "step", "gateway.inbox", "step"),
         *(_link("gateway.snapshot", a, "estimator.snapshot", a) for a in ("value", "quality")),
         *(_link("estimator.head", a, "operator.head", a) for a in ("p_kw", "idle_p_kw")),
@@ -65,7 +69,8 @@ _GRIDS = ("grid", "counterfactual")
 
 
 def _link(source: str, attribute: str, target: str, into: str) -> Link:
-    return Link(Port(*source.split("."), attribute), Port(*target.split("."), into))
+    (giver, entity), (taker, place) = source.split("."), target.split(".")
+    return Link(Port(giver, entity, attribute), Port(taker, place, into))
 
 
 def _foreign(scenario: Scenario) -> Iterable[Link]:

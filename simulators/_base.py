@@ -1,8 +1,8 @@
 """What all adapters share: mosaik's protocol, the wire form, and one record of what lasts between steps.
 
 An adapter says what it takes (`inputs`, by entity), builds its core objects and declares what it gives (`build`), and
-makes one step (`advance`). One entity per model carries whole frames as attributes; the entity's id is the model's name.
-All that it remembers between steps is the frozen dataclass `memory`.
+makes one step (`advance`). One entity per model carries whole frames as attributes; its id is the model's name. All that
+an adapter remembers between steps is the frozen dataclass `memory`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Adapter(mosaik_api_v3.Simulator):
     memory: Any = Nothing()
 
     def __init__(self) -> None:
-        super().__init__({"api_version": "3.0", "type": "time-based", "models": {}})
+        super().__init__({"api_version": "3.0", "type": "time-based", "models": {}})  # type: ignore[no-untyped-call]
         self._produced: dict[tuple[str, str], Any] = {}
 
     # --- what an adapter is made of -----------------------------------------------------------------------------
 
-    def build(self, **options: Any) -> dict[str, tuple[Output, ...]]:
-        """Makes the core objects from ``self.case`` and returns the outputs, by model."""
+    def build(self) -> dict[str, tuple[Output, ...]]:
+        """Makes the core objects from ``self.case`` and ``self.options`` and returns the outputs, by model."""
         raise NotImplementedError
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
@@ -63,27 +63,22 @@ class Adapter(mosaik_api_v3.Simulator):
 
     # --- mosaik -------------------------------------------------------------------------------------------------
 
-    def init(  # type: ignore[override]
-        self, sid: str, time_resolution: float, case: Case | dict[str, Any], wire: bool, **options: Any
-    ) -> Meta:
-        """``case`` is a case or its payload; ``wire`` tells that values cross a process boundary."""
-        self.sid, self._wire = sid, wire
+    def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
+        """``case`` is a case or its payload; ``wire`` tells that values cross a process boundary; all other parameters
+        are the adapter's own options."""
+        case = sim_params.pop("case")
+        self.sid, self._wire, self.options = sid, bool(sim_params.pop("wire")), sim_params
         self.case = case if isinstance(case, Case) else case_from_payload(case)
-        self.outputs = self.build(**options)
+        self.outputs = self.build()
         for model in {**self.inputs, **self.outputs}:
             given = [_attribute(output) for output in self.outputs.get(model, ())]
-            self.meta["models"][model] = {
-                "public": True,
-                "params": [],
-                "attrs": [*self.inputs.get(model, ()), *given],
-            }
+            attributes = [*self.inputs.get(model, ()), *given]
+            self.meta["models"][model] = {"public": True, "params": [], "attrs": attributes}
         self.meta["extra_methods"] = ["state", "restore"]
         return self.meta
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:
-        described = [
-            {"kind": type(output).__name__, **asdict(output)} for output in self.outputs.get(model, ())
-        ]
+        described = [{"kind": type(output).__name__, **asdict(output)} for output in self.outputs.get(model, ())]
         return [{"eid": model, "type": model, "extra_info": described}]
 
     def step(self, time: int, inputs: InputData, max_advance: int) -> int | None:

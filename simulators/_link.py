@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from cosim.case import Case
 from cosim.io.mqtt import MqttEndpoint, connect_mqtt, endpoint_from
 from cosim.io.transport import MemoryBus, Transport
-from cosim.scenario.schema import MqttTransport
+from cosim.scenario.schema import MqttBroker, MqttTransport
 
 
 def connect(case: Case, name: str, run: str, bus: MemoryBus | None = None, port: int | None = None) -> Transport:
@@ -19,5 +18,12 @@ def connect(case: Case, name: str, run: str, bus: MemoryBus | None = None, port:
     client_id = f"cosim-{run}-{name}"
     transport = case.scenario.transport
     if isinstance(transport, MqttTransport):
-        return connect_mqtt(endpoint_from(transport.mqtt, os.environ), client_id)
-    return connect_mqtt(MqttEndpoint(host="127.0.0.1", port=int(port or 0)), client_id)
+        return connect_mqtt(endpoint_from(_located(case, transport.mqtt), os.environ), client_id)
+    return connect_mqtt(MqttEndpoint(host="127.0.0.1", port=int(port or 0), keeps_sessions=False), client_id)
+
+
+def _located(case: Case, broker: MqttBroker) -> MqttBroker:
+    """The broker with its certificate authority where it can be opened from here."""
+    if broker.ca_file is None:
+        return broker
+    return broker.model_copy(update={"ca_file": case.loaded.resolve("transport.mqtt.ca_file", broker.ca_file)})

@@ -24,7 +24,7 @@ class Estimator(Adapter):
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"snapshot": ("value", "quality"), "order": ("p_kw",)}
 
-    def build(self, **options: Any) -> dict[str, tuple[Output, ...]]:
+    def build(self) -> dict[str, tuple[Output, ...]]:
         case, config = self.case, self.case.scenario.estimator
         engine = Engine(case.feeder, case.scenario.grid)
         self._flow = SiteFlow(engine.unloaded(), case.feeder, case.pod_buses, case.sensor_model.channels)
@@ -43,7 +43,7 @@ class Estimator(Adapter):
             Signal("iterations", "1", "iterations or generations", "feeder", feeder),
         )
         return {
-            **{method: power + fit for method in self._methods},
+            **dict.fromkeys(self._methods, power + fit),
             "bus": (Signal("vm_pu", "pu", "estimated voltage magnitude", "node", case.layout.nodes),),
             "branch": (Signal("loading_pu", "pu", "estimated current over rating", "branch", case.layout.branches),),
             "head": (

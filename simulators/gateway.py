@@ -19,10 +19,10 @@ class Gateway(Adapter):
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"inbox": ("step",)}
 
-    def build(self, run: str = "", **options: Any) -> dict[str, tuple[Output, ...]]:
+    def build(self) -> dict[str, tuple[Output, ...]]:
         self._channels = self.case.sensor_model.channels
-        self._barrier = Barrier(run, self.case.clock)
-        self._transport = connect(self.case, "gateway", run, **options)
+        self._barrier = Barrier(self.options["run"], self.case.clock)
+        self._transport = connect(self.case, "gateway", **self.options)
         self._transport.subscribe()
         topics = self.case.sensor_model.topics
         return {
@@ -37,9 +37,7 @@ class Gateway(Adapter):
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         scenario, step = self.case.scenario, self.case.clock.step_index(t_s)
-        self._barrier, messages = collect(
-            self._transport.receive, self._barrier, step, scenario.message_timeout_s
-        )
+        self._barrier, messages = collect(self._transport.receive, self._barrier, step, scenario.message_timeout_s)
         taken = snapshot(self._channels, messages, t_s, scenario.sensors.tolerance_s)
         return {("snapshot", "value"): taken.value, ("snapshot", "quality"): taken.quality}
 

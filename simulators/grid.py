@@ -31,27 +31,20 @@ class GridMemory:
 class Grid(Adapter):
     """Models ``bus``, ``terminal``, ``branch``, ``pod``, ``storage``, ``head``, ``solution``.
 
-    ``order`` triggers: an order that arrives in the step it is for makes the grid solve that step again. A foreign
-    simulator replaces a POD's power through an entity of ``foreign_pod``.
+    Where orders act in the same MTU, ``order`` triggers: an order that arrives in the step it is for makes the grid
+    solve that step again. A foreign simulator replaces a POD's power through an entity of ``foreign_pod``.
     """
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"pod": ("profile_p_kw", "profile_q_kvar"), "order": ("p_kw",)}
 
-    def init(self, *args: Any, **kwargs: Any) -> Meta:
-        super().init(*args, **kwargs)
-        self.meta["type"] = "hybrid"
-        self.meta["models"]["order"] |= {"trigger": ["p_kw"]}
-        for name, model in self.meta["models"].items():
-            model.setdefault("trigger", [])
-            model["non-persistent"] = []
-            assert name
-        self.meta["models"]["foreign_pod"] = {
-            "public": True,
-            "params": ["pod"],
-            "attrs": ["p_kw", "q_kvar"],
-            "trigger": [],
-            "non-persistent": [],
-        }
+    def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
+        super().init(sid, time_resolution, **sim_params)
+        models = self.meta["models"]
+        models["foreign_pod"] = {"public": True, "params": ["pod"], "attrs": ["p_kw", "q_kvar"]}
+        if self.case.scenario.operator.action == "same":
+            self.meta["type"] = "hybrid"
+            for name, model in models.items():
+                model |= {"trigger": ["p_kw"] if name == "order" else [], "non-persistent": []}
         return self.meta
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:
@@ -59,7 +52,7 @@ class Grid(Adapter):
             return [{"eid": f"foreign_pod:{model_params['pod']}", "type": model}]
         return super().create(num, model)
 
-    def build(self, **options: Any) -> dict[str, tuple[Output, ...]]:
+    def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
         self._engine = Engine(case.feeder, case.scenario.grid)
         self._storage_at = [case.pods.index(unit.pod) for unit in case.storage]
@@ -102,9 +95,7 @@ class Grid(Adapter):
         ordered = inputs.get(("order", "p_kw"))
         wanted = np.zeros(len(self.case.storage)) if ordered is None else ordered
         step_s, e_kwh = self.case.clock.step_s, self.memory.e_kwh
-        p_storage = frozen(
-            [feasible_kw(u, wanted[k], e_kwh[k], step_s) for k, u in enumerate(self.case.storage)]
-        )
+        p_storage = frozen([feasible_kw(u, wanted[k], e_kwh[k], step_s) for k, u in enumerate(self.case.storage)])
         p_kw, q_kvar = self._pod_powers(inputs, p_storage)
         state = self._solve(t_s, p_kw, q_kvar)
         self.memory = replace(self.memory, p_kw=p_storage, controls=self._engine.controls())

@@ -32,9 +32,9 @@ class Operator(Adapter):
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"head": ("p_kw", "idle_p_kw")}
 
-    def build(self, thresholds_kw: dict[str, float] | None = None, **options: Any) -> dict[str, tuple[Output, ...]]:
+    def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
-        self._thresholds_kw = np.array([(thresholds_kw or {}).get(unit.pod, -np.inf) for unit in case.storage])
+        self._thresholds_kw = np.array([self.options["thresholds_kw"].get(unit.pod, -np.inf) for unit in case.storage])
         self.memory = OperatorMemory(frozen(np.zeros(len(case.storage))), case.initial_kwh)
         units, feeder = tuple(unit.pod for unit in case.storage), (case.feeder.name,)
         return {

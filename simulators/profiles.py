@@ -11,7 +11,7 @@ from simulators._base import Adapter, Inputs, Output
 class Profiles(Adapter):
     """Model ``pod``: p_kw, q_kvar (n_pod,). Remembers nothing: the step is the row."""
 
-    def build(self, **options: Any) -> dict[str, tuple[Output, ...]]:
+    def build(self) -> dict[str, tuple[Output, ...]]:
         self._p_kw, self._q_kvar = self.case.powers
         pods = self.case.pods
         return {

@@ -12,16 +12,17 @@ from simulators._base import Adapter, Inputs, Output
 
 
 class Recorder(Adapter):
-    """Takes any input; an attribute is named ``simulator/model/attribute`` and has been declared to the writer."""
+    """Options: ``writer``, ``tables`` (paths of event tables), ``on_step`` (called when a step has been given to the
+    writer). Takes any input; an attribute is named ``simulator/model/attribute`` and declared to the writer."""
 
-    def build(
-        self, writer: ResultWriter, tables: frozenset[str], on_step: Callable[[int], None], **options: Any
-    ) -> dict[str, tuple[Output, ...]]:
-        self._writer, self._tables, self._on_step = writer, tables, on_step
+    def build(self) -> dict[str, tuple[Output, ...]]:
+        self._writer: ResultWriter = self.options["writer"]
+        self._tables: frozenset[str] = self.options["tables"]
+        self._on_step: Callable[[int], None] = self.options["on_step"]
         return {"inbox": ()}
 
-    def init(self, *args: Any, **kwargs: Any) -> Meta:
-        super().init(*args, **kwargs)
+    def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
+        super().init(sid, time_resolution, **sim_params)
         self.meta["models"]["inbox"]["any_inputs"] = True
         return self.meta
 
@@ -36,4 +37,3 @@ class Recorder(Adapter):
                 self._writer.write(step, simulator, model, attribute, value)
         self._on_step(step)
         return {}
-

@@ -22,9 +22,9 @@ class Sensors(Adapter):
         model: tuple(f"true_{attribute}" for attribute in attributes) for model, attributes in SOURCES.items()
     }
 
-    def build(self, run: str = "", **options: Any) -> dict[str, tuple[Output, ...]]:
+    def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
-        self._model, self._run = case.sensor_model, run
+        self._model, self._run = case.sensor_model, self.options["run"]
         self.memory = fresh_memory(self._model)
         self._truth = TruthReader(
             self._model.channels, case.layout, case.pod_buses, [unit.pod for unit in case.storage]
@@ -36,7 +36,7 @@ class Sensors(Adapter):
             if replay
             else None
         )
-        self._transport = connect(case, "sensors", run, **options)
+        self._transport = connect(case, "sensors", **self.options)
         self._started = time.monotonic()
         topics = self._model.topics
         return {

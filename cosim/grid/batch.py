@@ -102,7 +102,9 @@ class BatchPowerFlow:
         self._v_base_node = network.v_base[rows]
         self._v0_node, self._response_node = network.v[rows], response[rows]
 
-    def _observe_terminals(self, rows: Sequence[tuple[list[int], Complexes]], v0: Complexes, response: Complexes) -> None:
+    def _observe_terminals(
+        self, rows: Sequence[tuple[list[int], Complexes]], v0: Complexes, response: Complexes
+    ) -> None:
         """Rows are padded with zeros to the largest number of conductors."""
         n_conductor = max((len(nodes) for nodes, _ in rows), default=1)
         shape = (len(rows), n_conductor, response.shape[1])

@@ -199,9 +199,7 @@ class Engine:
         data, indices, indptr = self._dss.YMatrix.GetCompressedYMatrix(False)
         n_node = len(self.layout.nodes)
         y = scipy.sparse.csc_matrix((data, indices, indptr), shape=(n_node, n_node))
-        return Unloaded(
-            self.layout, self.pods, branches, y, self.voltages()[1:], self.v_base, self._terminal_rows()
-        )
+        return Unloaded(self.layout, self.pods, branches, y, self.voltages()[1:], self.v_base, self._terminal_rows())
 
     def _terminal_rows(self) -> dict[str, tuple[list[int], Complexes]]:
         rows = {}

@@ -317,7 +317,7 @@ class OperatorConfig(Part):
 class RecorderConfig(Part):
     """The result file."""
 
-    file: Path | None = Field(None, description="HDF5 file; default: results/<name>.h5")
+    file: Path | None = Field(None, description="HDF5 file, relative to the working directory; default: results/<name>.h5")
     flush_steps: Whole = Field(96, ge=1, description="steps buffered between two flushes (rows of a chunk)")
     compression: Literal["gzip", "none"] = Field("gzip", description="compression of the data sets")
 

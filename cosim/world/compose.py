@@ -15,7 +15,7 @@ import mosaik
 import numpy as np
 import tqdm
 from loguru import logger
-from mosaik.starters import CmdStarter, PythonStarter, Starter, get_starter_from_starter_config
+from mosaik.starters import CmdStarter, ConnectStarter, PythonStarter, Starter
 
 from cosim.case import Case
 from cosim.domain.frames import EventTable, Signal
@@ -145,7 +145,8 @@ class _Composer:
             **self._options.get(name, {}),
         )
         linked = {link.target.entity for link in self._links if link.target.simulator == name}
-        for model in factory.models:
+        models: dict[str, Any] = factory.models  # type: ignore[assignment]
+        for model in models:
             if model == "foreign_pod":
                 for entity in sorted(e for e in linked if e.startswith("foreign_pod:")):
                     self._entities[name, entity] = factory.foreign_pod(pod=entity.partition(":")[2])
@@ -156,11 +157,9 @@ class _Composer:
 
     def _start_foreign(self, name: str, foreign: ForeignSimulator) -> None:
         try:
-            inner = get_starter_from_starter_config(_with_lifeline(dict(foreign.start)))
-            factory = self._world.start(
-                self._guard(name, inner, foreign.timeout_s), sim_id=name, **foreign.params
-            )
-            entities = getattr(factory, foreign.model).create(foreign.count, **foreign.model_params)
+            inner = _foreign_starter(foreign)
+            factory = self._world.start(self._guard(name, inner, foreign.timeout_s), sim_id=name, **foreign.params)
+            entities: list[Any] = getattr(factory, foreign.model).create(foreign.count, **foreign.model_params)
         except (mosaik.exceptions.ScenarioError, AttributeError, TypeError) as error:
             raise SimulatorError(f"simulator {name} could not be started: {error}") from None
         for k, entity in enumerate(entities):
@@ -228,11 +227,15 @@ def _own_starter(name: str, remote: bool) -> Starter:
     return PythonStarter(getattr(importlib.import_module(module), class_name))
 
 
-def _with_lifeline(start: dict[str, str]) -> dict[str, Any]:
+def _foreign_starter(foreign: ForeignSimulator) -> Starter:
     """A ``cmd`` runs under a launcher that ends it when the runner dies; its text is split as a shell would."""
-    if "cmd" not in start:
-        return dict(start)
-    return {**start, "cmd": f"{shlex.quote(sys.executable)} -m simulators.lifeline {start['cmd']}", "posix": True}
+    start = foreign.start
+    if "python" in start:
+        return PythonStarter.from_string(start["python"])
+    if "connect" in start:
+        return ConnectStarter.from_addr(start["connect"])
+    launcher = f"{shlex.quote(sys.executable)} -m simulators.lifeline"
+    return CmdStarter(f"{launcher} {start['cmd']}", cwd=start.get("cwd", "."), posix=True)
 
 
 def _times(scale: float) -> Callable[[Any], Any]:
@@ -240,7 +243,7 @@ def _times(scale: float) -> Callable[[Any], Any]:
 
 
 def _output(described: dict[str, Any]) -> Signal | EventTable:
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k != "kind"}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in described.items() if k != "kind"}
     return Signal(**fields) if described["kind"] == "Signal" else EventTable(**fields)
 
 

@@ -1,13 +1,14 @@
 """Guarded simulators: whatever goes wrong in one, local or remote, becomes one error that names it.
 
-mosaik logs a remote simulator's exception and returns normally, waits for ever for one that hangs, and kills the process
-of one that is slow to stop without looking whether it ended. Every call to a simulator passes through `GuardedProxy`, which
-also measures the time it takes.
+mosaik logs a remote simulator's exception and returns normally, waits for ever for one that hangs, and ends the process
+of one that is slow to stop without looking whether it ended. Every call to a simulator passes through `GuardedProxy`,
+which also measures the time it takes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import time
 from collections import defaultdict
@@ -72,7 +73,9 @@ class GuardedProxy(BaseProxy):
         return self._inner.meta
 
     async def init(self, sid: str, *, time_resolution: float, **sim_params: Any) -> list[int]:
-        return await self._guarded("init", self._inner.init(sid, time_resolution=time_resolution, **sim_params))
+        call = self._inner.init(sid, time_resolution=time_resolution, **sim_params)
+        version: list[int] = await self._guarded("init", call)
+        return version
 
     async def send(self, request: Any) -> Any:
         method = str(request[0])
@@ -117,10 +120,8 @@ class GuardedProxy(BaseProxy):
         if not self._remote:
             await self._inner.stop()
             return
-        try:
+        with contextlib.suppress(Exception):  # it may be gone, hang or fail to stop: below it is ended in any case
             await asyncio.wait_for(self._inner.stop(), _STOP_S)
-        except Exception:  # it may be gone, hang or fail while stopping: below it is ended in any case
-            pass
         process = self._process
         if process is not None and process.poll() is None:
             process.kill()

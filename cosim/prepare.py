@@ -16,6 +16,7 @@ from cosim.grid.batch import BatchPowerFlow
 from cosim.grid.engine import Engine
 from cosim.io.profiles import covering, sample
 from cosim.rng import seed_for
+from cosim.scenario.schema import OperatorConfig
 from cosim.units import SECONDS_PER_DAY
 
 
@@ -55,6 +56,26 @@ def prepare(case: Case) -> Prepared:
     row = np.array([[thresholds_kw[unit.pod] for unit in units]])
     course = simulate(run, units, operator, row, case.initial_kwh)
     return Prepared(thresholds_kw, sized, day, float(course.head_kw.min()), float(run.head_idle_kw.min()))
+
+
+def as_text(prepared: Prepared, operator: OperatorConfig) -> str:
+    """The thresholds and what they achieve, as a table."""
+    lines = [f"threshold of {pod:<16} {kw:10.1f} kW" for pod, kw in prepared.thresholds_kw.items()]
+    if prepared.sized is not None:
+        sized = prepared.sized
+        lines += [
+            f"\non {prepared.day}, orders acting in the {operator.action} MTU",
+            f"  deepest head power without orders {sized.head_min_idle_kw:10.1f} kW",
+            f"  with these thresholds             {sized.head_min_kw:10.1f} kW, {sized.activated_kwh:.1f} kWh charged",
+            f"  at best, the day known in advance {sized.bound_head_min_kw:10.1f} kW, "
+            f"{sized.bound_activated_kwh:.1f} kWh charged",
+        ]
+    lines += [
+        "\nover the whole run",
+        f"  deepest head power without orders {prepared.head_min_idle_kw:10.1f} kW",
+        f"  with these thresholds             {prepared.head_min_kw:10.1f} kW",
+    ]
+    return "\n".join(lines)
 
 
 def _deepest_day(run: Day) -> date:

@@ -16,6 +16,17 @@ from cosim.sensing.truth import SOURCES
 When = Literal["now", "next", "back"]
 LOOP = ("grid", "sensors", "gateway", "estimator", "operator")
 """The simulators that decide within the step when orders act in the same MTU."""
+CLASSES = {
+    "profiles": "simulators.profiles:Profiles",
+    "grid": "simulators.grid:Grid",
+    "counterfactual": "simulators.grid:Grid",
+    "sensors": "simulators.sensors:Sensors",
+    "gateway": "simulators.gateway:Gateway",
+    "estimator": "simulators.estimator:Estimator",
+    "operator": "simulators.operator:Operator",
+    "recorder": "simulators.recorder:Recorder",
+}
+"""Where each of our own simulators is, as module:class."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 
 import mosaik_api_v3
 
-from cosim.world.compose import CLASSES
+from cosim.wiring import CLASSES
 from simulators.lifeline import die_with_parent
 
 if __name__ == "__main__":

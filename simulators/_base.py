@@ -1,8 +1,8 @@
 """What all adapters share: mosaik's protocol, the wire form, and one record of what lasts between steps.
 
 An adapter says what it takes (`inputs`, by entity), builds its core objects and declares what it gives (`build`), and
-makes one step (`advance`). One entity per model carries whole frames as attributes; its id is the model's name. All that
-an adapter remembers between steps is the frozen dataclass `memory`.
+makes one step (`advance`). One entity per model carries whole frames as attributes; its id is the model's name. All
+that an adapter remembers between steps is the frozen dataclass `memory`.
 """
 
 from __future__ import annotations

@@ -103,10 +103,6 @@ def size(day: Day, units: Sequence[StorageUnit], config: OperatorConfig, e_kwh: 
     )
 
 
-def _search(objective: Callable[[Floats], Floats], lower: Floats, upper: Floats, config: Genetic, seed: int) -> Floats:
-    if np.all(lower >= upper):
-        return lower
-    return minimise(objective, lower, upper, config, seed).x
 
 
 def _charged_kwh(course: Course, mtu_s: int) -> Floats:

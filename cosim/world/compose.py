@@ -23,21 +23,11 @@ from cosim.errors import SimulatorError
 from cosim.io.store import ResultWriter
 from cosim.io.transport import MemoryBus
 from cosim.scenario.schema import ForeignSimulator
-from cosim.wiring import LOOP, Link, Port, links_of, simulators_of
+from cosim.wiring import CLASSES, LOOP, Link, Port, links_of, simulators_of
 from cosim.world.guard import GuardedStarter, Stopwatch
 
 OWN_TIMEOUT_S = 600.0
 START_TIMEOUT_S = 60.0
-CLASSES = {
-    "profiles": "simulators.profiles:Profiles",
-    "grid": "simulators.grid:Grid",
-    "counterfactual": "simulators.grid:Grid",
-    "sensors": "simulators.sensors:Sensors",
-    "gateway": "simulators.gateway:Gateway",
-    "estimator": "simulators.estimator:Estimator",
-    "operator": "simulators.operator:Operator",
-    "recorder": "simulators.recorder:Recorder",
-}
 
 
 @dataclass(frozen=True)

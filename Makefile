@@ -1,0 +1,44 @@
+# Everything installs into .venv in this folder. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+READY_BENCH := .venv/.ready-bench
+
+.PHONY: setup run test check bench docs clean
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@echo "setting up .venv (about two minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(READY_BENCH): $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
+
+# The main job: three summer days on mv5; leaves results/mv5_threshold.h5 and its report.
+run: $(READY)
+	@$(BIN)/cosim run scenarios/mv5_threshold.yaml
+
+# Style, types, layers, then all tests with coverage of the core.
+test: check
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+check: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+
+bench: $(READY_BENCH)
+	@$(BIN)/python tests/bench/run.py
+
+# Pages that are generated from the code.
+docs: $(READY)
+	@$(BIN)/python -m cosim.scenario.reference > docs/scenario.md
+
+clean:
+	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -1,0 +1,210 @@
+"""``cosim``: run, check, graph, thresholds, show, report, record, list.
+
+Exit codes: 0 done; 1 the run or an outside service failed; 2 wrong input; 130 interrupted. A user's mistake gives one
+clear message on stderr, never a traceback. Rooms are imported by the command that needs them, so that all start fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cosim.errors import CosimError, Fault, InputError, ScenarioError
+
+if TYPE_CHECKING:
+    from cosim.scenario.load import LoadedScenario
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except InputError as error:
+        count = f"{len(error.faults)} faults" if len(error.faults) > 1 else "1 fault"
+        print(f"cosim: {count} in the input\n{error}", file=sys.stderr)
+        return error.exit_code
+    except CosimError as error:
+        print(f"cosim: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("cosim: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    from cosim.io.results import open_results
+    from cosim.report.html import write_report
+    from cosim.report.indicators import as_text
+    from cosim.runner import run
+
+    finished = run(_load(options), options.out, progress=True)
+    with open_results(finished.path) as results:
+        print(as_text(results))
+    print(f"\nresult  {finished.path}")
+    if options.report:
+        page = finished.path.with_suffix(".html")
+        write_report([finished.path], page)
+        print(f"report  {page}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from cosim.case import open_case
+    from cosim.clock import format_duration
+
+    case = open_case(_load(options))
+    scenario = case.scenario
+    print(
+        f"{options.scenario}: all right\n"
+        f"  {format_duration(scenario.duration)} from {scenario.start.isoformat()} in steps of "
+        f"{format_duration(scenario.step)}: {case.clock.steps} steps\n"
+        f"  feeder {case.feeder.name}: {len(case.layout.buses)} buses, {len(case.layout.branches)} branches, "
+        f"{len(case.pods)} PODs at {len(case.sites)} sites, {len(case.storage)} storage units\n"
+        f"  {len(case.meters)} meters with {len(case.sensor_model.channels)} channels"
+    )
+
+
+def _graph(options: argparse.Namespace) -> None:
+    from cosim.wiring import as_mermaid, as_text, links_of
+
+    links = links_of(_load(options).scenario)
+    print(as_mermaid(links) if options.mermaid else as_text(links))
+
+
+def _thresholds(options: argparse.Namespace) -> None:
+    from cosim.case import open_case
+    from cosim.prepare import as_text, prepare
+
+    loaded = _load(options, "operator.thresholds_kw=auto")
+    case = open_case(loaded)
+    if not case.storage:
+        raise ScenarioError(
+            loaded.fault("feeder", "the feeder has no storage to size thresholds for", case.feeder.name)
+        )
+    print(as_text(prepare(case), case.scenario.operator))
+
+
+def _show(options: argparse.Namespace) -> None:
+    from cosim.io.results import open_results, result_hash
+    from cosim.report.indicators import as_text, timing_text
+
+    for path in options.results:
+        with open_results(path) as results:
+            print(timing_text(results) if options.timing else as_text(results))
+        if options.hash:
+            print(f"hash  {result_hash(path)}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from cosim.report.html import write_report
+
+    out = options.out or options.results[0].with_suffix(".html")
+    write_report(options.results, out)
+    print(f"report  {out}")
+
+
+def _record(options: argparse.Namespace) -> None:
+    from pydantic import ValidationError
+
+    from cosim.clock import parse_duration_s
+    from cosim.io.capture import record
+    from cosim.io.mqtt import connect_mqtt, endpoint_from
+    from cosim.scenario.schema import MqttBroker
+
+    given = {name: value for name in MqttBroker.model_fields if (value := getattr(options, name, None)) is not None}
+    try:
+        broker = MqttBroker(**given)
+        duration_s = parse_duration_s(options.duration) if options.duration else None
+    except ValidationError as error:
+        raise InputError(
+            [Fault(e["msg"], key=f"--{e['loc'][0]}", value=str(e["input"])) for e in error.errors()]
+        ) from None
+    except ValueError as error:
+        raise InputError(Fault(str(error), key="--duration")) from None
+    with connect_mqtt(endpoint_from(broker, os.environ), "cosim-record") as transport:
+        captured = record(transport, options.out, duration_s=duration_s, max_messages=options.max_messages)
+    print(f"{captured.written} messages recorded in {options.out}")
+    if captured.rejected:
+        print(f"{captured.rejected} were not numbers; the first: {captured.first_rejected}")
+
+
+def _list(options: argparse.Namespace) -> None:
+    from typing import get_args
+
+    from cosim.case import FEEDERS
+    from cosim.scenario.schema import Method
+    from cosim.wiring import LOOP
+
+    names = {
+        "feeders": sorted(path.parent.name for path in FEEDERS.glob("*/feeder.yaml")),
+        "scenarios": sorted(str(path) for path in Path("scenarios").glob("*.yaml")),
+        "results": sorted(str(path) for path in Path("results").glob("*.h5")),
+        "estimation methods": list(get_args(Method)),
+        "simulators": ["profiles", "counterfactual", *LOOP, "recorder"],
+    }
+    for kind in [options.kind] if options.kind else names:
+        print(f"{kind}\n" + "\n".join(f"  {name}" for name in names[kind] or ["(none here)"]))
+
+
+def _load(options: argparse.Namespace, *more: str) -> LoadedScenario:
+    from cosim.scenario.load import load_scenario
+
+    until = [f"duration={options.until}"] if getattr(options, "until", None) else []
+    return load_scenario(options.scenario, [*options.set, *until, *more])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cosim", description="Co-simulation of distribution-grid flexibility")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, does: str, function: object) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=does, description=does)
+        added.set_defaults(command=function)
+        return added
+
+    def scenario_command(name: str, does: str, function: object) -> argparse.ArgumentParser:
+        added = command(name, does, function)
+        added.add_argument("scenario", type=Path, metavar="SCENARIO", help="scenario file (YAML)")
+        added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. seed=2")
+        return added
+
+    run = scenario_command("run", "run a scenario; print its indicators; write result file and report", _run)
+    run.add_argument("--out", type=Path, metavar="FILE.h5", help="result file; default results/<name>.h5")
+    run.add_argument("--until", metavar="DURATION", help="simulated time to run, e.g. 2d")
+    run.add_argument("--no-report", dest="report", action="store_false", help="leave the HTML report out")
+    scenario_command("check", "validate a scenario and all that it names, without running it", _check)
+    graph = scenario_command("graph", "show which simulator feeds which", _graph)
+    graph.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
+    scenario_command("thresholds", "compute the operator's thresholds and what they achieve", _thresholds)
+    show = command("show", "print the indicators of result files", _show)
+    show.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5")
+    show.add_argument("--timing", action="store_true", help="where the wall-clock time went")
+    show.add_argument("--hash", action="store_true", help="also the hash of the data sets")
+    report = command("report", "write one self-contained HTML file about one or more results", _report)
+    report.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5")
+    report.add_argument("--out", type=Path, metavar="FILE.html", help="default: beside the first result")
+    record = command("record", "capture a live MQTT broker into a data set that can be replayed", _record)
+    record.add_argument("out", type=Path, metavar="FILE.csv|FILE.parquet")
+    record.add_argument("--host", help="default 127.0.0.1")
+    record.add_argument("--port", type=int, help="default 1883")
+    record.add_argument("--tls", action="store_true", default=None, help="encrypt and verify the certificate")
+    record.add_argument("--ca-file", type=Path, help="certificate authority (PEM)")
+    record.add_argument("--username-env", metavar="VARIABLE", help="environment variable with the user name")
+    record.add_argument("--password-env", metavar="VARIABLE", help="environment variable with the password")
+    record.add_argument("--topic-prefix", help="only topics below it, ends in /")
+    record.add_argument("--duration", metavar="DURATION", help="how long, e.g. 10min; default: until Ctrl-C")
+    record.add_argument("--max-messages", type=int, metavar="N", help="stop after so many messages")
+    listing = command("list", "list feeders, scenarios, results, methods, simulators", _list)
+    listing.add_argument("kind", nargs="?", choices=["feeders", "scenarios", "results", "simulators"])
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

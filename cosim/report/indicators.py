@@ -1,0 +1,298 @@
+"""What a run came to: indicators with the orders enforced and without them, and the same as text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from cosim.clock import format_duration
+from cosim.domain.frames import Floats
+from cosim.flexibility.storage import stored_kwh
+from cosim.io.results import Results
+from cosim.report.accuracy import ALL_SITES, fault_counts, head_error, meter_quality, share_not_good, site_errors
+from cosim.report.breakdown import days, deepest, wall_times
+from cosim.report.layout import aligned, number, shortened
+from cosim.report.reading import WITH, WITHOUT, Reading, moment
+from cosim.units import SECONDS_PER_HOUR, energy_kwh
+
+HEAD, GRID, PREDICTION, STORAGE = "Head (import > 0)", "Grid", "Prediction before the run", "Storage"
+ESTIMATE, RUN = "Estimate and measurements", "Run"
+_WIDTH = 100
+_DAYS_AS_TEXT = 14
+_SITES_AS_TEXT = 6
+
+Measure = Callable[[Floats], tuple[float, str]]
+"""A figure of a course of powers (n_time,), and a note on it."""
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """One figure of a run: ``value`` in ``unit``, and the same ``without_orders`` where that can differ.
+
+    NaN is a value that could not be found. ``group`` is the heading it stands under; ``note`` tells when, where or of
+    what.
+    """
+
+    group: str
+    name: str
+    value: float
+    unit: str
+    without_orders: float | None = None
+    note: str = ""
+
+
+def indicators(results: Results) -> tuple[Indicator, ...]:
+    """All indicators of a run, most important first. What was not recorded is left out."""
+    return indicators_of(Reading(results))
+
+
+def indicators_of(reading: Reading) -> tuple[Indicator, ...]:
+    """``indicators`` of what has been opened for a report."""
+    if not reading.steps:
+        return ()
+    parts = (_head, _grid, _prediction, _storage, _estimate, _run)
+    return tuple(indicator for part in parts for indicator in part(reading))
+
+
+def _head(reading: Reading) -> Iterator[Indicator]:
+    course, idle = reading.total(f"{WITH}/head/p_kw"), reading.total_without("head/p_kw")
+    if course is None:
+        return
+    steps = np.arange(reading.steps)
+
+    def lowest(p_kw: Floats) -> tuple[float, str]:
+        return deepest(reading, p_kw, steps)
+
+    def highest(p_kw: Floats) -> tuple[float, str]:
+        value, at = deepest(reading, -p_kw, steps)
+        return -value, at
+
+    def reverse_h(p_kw: Floats) -> tuple[float, str]:
+        return float((p_kw < 0.0).sum()) * reading.step_s / SECONDS_PER_HOUR, ""
+
+    yield _compared(HEAD, "deepest head power", "kW", course, idle, lowest)
+    yield _compared(HEAD, "reverse flow", "h", course, idle, reverse_h)
+    yield _compared(HEAD, "highest import", "kW", course, idle, highest)
+    yield _compared(HEAD, "energy exported", "kWh", course, idle, lambda p: (_energy(reading, np.maximum(-p, 0.0)), ""))
+    yield _compared(HEAD, "energy imported", "kWh", course, idle, lambda p: (_energy(reading, np.maximum(p, 0.0)), ""))
+
+
+def _compared(group: str, name: str, unit: str, course: Floats, idle: Floats | None, measure: Measure) -> Indicator:
+    """An indicator of the course with orders, and of the one without where there is one."""
+    value, note = measure(course)
+    other, other_note = (None, "") if idle is None else measure(idle)
+    return Indicator(group, name, value, unit, other, _notes(note, other_note))
+
+
+def _notes(note: str, without: str) -> str:
+    return note if without in ("", note) else f"{note} (without: {without})"
+
+
+def _energy(reading: Reading, p_kw: Floats) -> float:
+    """Energy [kWh] over all steps, missing ones counting as none; NaN where all are missing."""
+    return float("nan") if np.isnan(p_kw).all() else energy_kwh(float(np.nansum(p_kw)), reading.step_s)
+
+
+def _grid(reading: Reading) -> Iterator[Indicator]:
+    losses, idle = reading.total(f"{WITH}/head/loss_kw"), reading.total_without("head/loss_kw")
+    if losses is not None:
+        yield _compared(GRID, "losses", "kWh", losses, idle, lambda p: (_energy(reading, p), ""))
+    for name, path, sign in (
+        ("lowest voltage", "bus/vm_pu", -1),
+        ("highest voltage", "bus/vm_pu", 1),
+        ("highest loading", "branch/loading_pu", 1),
+    ):
+        true = reading.extreme(f"{WITH}/{path}", sign)
+        other = reading.extreme(f"{WITHOUT}/{path}", sign) if reading.compared else None
+        if true is not None:
+            at, other_at = (
+                f"{e.element}, {moment(reading.local_time[e.step])}" if e is not None else "" for e in (true, other)
+            )
+            yield Indicator(GRID, name, true.value, "pu", None if other is None else other.value, _notes(at, other_at))
+
+
+def _prediction(reading: Reading) -> Iterator[Indicator]:
+    prepared, course = reading.json("prepared"), reading.total(f"{WITH}/head/p_kw")
+    if not prepared or course is None:
+        return
+    idle, steps = reading.total_without("head/p_kw"), np.arange(reading.steps)
+    predicted, predicted_idle = prepared["head_min_kw"], prepared["head_min_idle_kw"]
+    missed = deepest(reading, course, steps)[0] - predicted
+    missed_idle = None if idle is None else deepest(reading, idle, steps)[0] - predicted_idle
+    shown_idle = None if idle is None else predicted_idle
+    note = "above 0 is better" if reading.status == "complete" else "the run is not complete"
+    yield Indicator(PREDICTION, "deepest head power predicted", predicted, "kW", shown_idle, "whole run")
+    yield Indicator(PREDICTION, "reached less predicted", missed, "kW", missed_idle, note)
+    sized = prepared.get("sized")
+    if sized:
+        alone = f"{prepared['day']} alone"
+        held, idle_kw, bound = sized["head_min_kw"], sized["head_min_idle_kw"], sized["bound_head_min_kw"]
+        yield Indicator(PREDICTION, "deepest head power when sized", held, "kW", idle_kw, alone)
+        yield Indicator(PREDICTION, "best that storage can hold", bound, "kW", None, f"{alone}, known in advance")
+    for pod, threshold_kw in prepared["thresholds_kw"].items():
+        if np.isfinite(threshold_kw):
+            yield Indicator(PREDICTION, f"threshold of {pod}", threshold_kw, "kW", None, "head power")
+
+
+def _storage(reading: Reading) -> Iterator[Indicator]:
+    power, energy = reading.frame(f"{WITH}/storage/p_kw"), reading.frame(f"{WITH}/storage/e_kwh")
+    if power is None or energy is None or power.shape[1] == 0:
+        return
+    p_kw = power.to_numpy()
+    charged, discharged = (_energy(reading, np.maximum(sign * p_kw, 0.0)) for sign in (1.0, -1.0))
+    yield Indicator(STORAGE, "energy charged", charged, "kWh")
+    yield Indicator(STORAGE, "energy discharged", discharged, "kWh")
+    capacity = sum(unit.e_max_kwh for unit in reading.storage)
+    if capacity:
+        note = f"(charged + discharged) / 2 / {capacity:g} kWh"
+        yield Indicator(STORAGE, "equivalent full cycles", (charged + discharged) / 2.0 / capacity, "1", None, note)
+    yield _stored_at_end(reading, p_kw[-1], energy.to_numpy()[-1])
+    if "operator/orders" in reading.results.events():
+        count = float(len(reading.results.table("operator/orders")))
+        yield Indicator(STORAGE, "orders", count, "1", None, "one for each unit and MTU")
+
+
+def _stored_at_end(reading: Reading, p_kw: Floats, e_kwh: Floats) -> Indicator:
+    """Energy stored when the last step ends, from what was stored at its beginning and its power (n_storage,)."""
+    name, units = "energy stored at the end", reading.storage
+    if len(units) != len(e_kwh):
+        return Indicator(STORAGE, name, float(e_kwh.sum()), "kWh", None, "at the beginning of the last step")
+    after = [float(stored_kwh(unit, p_kw[k], e_kwh[k], reading.step_s)) for k, unit in enumerate(units)]
+    reserve = sum(unit.reserve_kwh for unit in units)
+    return Indicator(STORAGE, name, sum(after), "kWh", None, f"reserve {reserve:g} kWh")
+
+
+def _estimate(reading: Reading) -> Iterator[Indicator]:
+    head = head_error(reading)
+    if head is not None:
+        yield Indicator(ESTIMATE, "head: mean absolute error", head.mean_absolute_kw, "kW")
+        yield Indicator(ESTIMATE, "head: largest error", head.maximum_kw, "kW")
+    for error in site_errors(reading):
+        if error.site == ALL_SITES:
+            note = "unmetered sites" + (", used by the operator" if error.method == reading.method_in_use else "")
+            yield Indicator(ESTIMATE, f"{error.method}: mean absolute error", error.mean_absolute_kw, "kW", None, note)
+    if meter_quality(reading):
+        yield Indicator(ESTIMATE, "values missing or late", 100.0 * share_not_good(reading), "%")
+
+
+def _run(reading: Reading) -> Iterator[Indicator]:
+    planned = f"of {reading.steps_planned}" if reading.steps_planned else ""
+    yield Indicator(RUN, "steps recorded", float(reading.steps), "1", None, planned)
+    converged = reading.total(f"{WITH}/solution/converged")
+    if converged is not None:
+        yield Indicator(RUN, "steps that did not converge", float((converged == 0).sum()), "1")
+    times = wall_times(reading)
+    if times:
+        yield Indicator(RUN, "wall-clock time of simulators", sum(t.total_s for t in times), "s")
+
+
+def as_text(results: Results) -> str:
+    """The run in a table of at most 100 columns: what happened, with and without orders, as predicted, how good
+    estimates and measurements were."""
+    reading = Reading(results)
+    found = [i for i in indicators_of(reading) if i.group not in (ESTIMATE, RUN)]
+    parts = [_title(reading), _indicator_lines(found), _day_lines(reading), _error_lines(reading)]
+    parts.append(_meter_lines(reading))
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def _title(reading: Reading) -> list[str]:
+    facts = [f"{reading.name}: {reading.status}", f"feeder {reading.attributes.get('feeder', 'not recorded')}"]
+    if "seed" in reading.attributes:
+        facts.append(f"seed {reading.attributes['seed']}")
+    lines = [", ".join(facts)]
+    error = str(reading.attributes.get("error", ""))
+    lines += [shortened(line, _WIDTH) for line in error.splitlines()]
+    if reading.status != "complete":
+        of_planned = f" of {reading.steps_planned}" if reading.steps_planned else ""
+        lines.append(f"NOT COMPLETE: {reading.steps}{of_planned} steps recorded; all below is about these")
+    if reading.steps:
+        step = f", steps of {format_duration(int(reading.step_s))}" if reading.step_s > 0 else ""
+        lines.append(f"{moment(reading.local_time[0])} to {moment(reading.local_end)} {reading.zone}{step}")
+    return lines
+
+
+def _indicator_lines(found: list[Indicator]) -> list[str]:
+    compared = any(i.without_orders is not None for i in found)
+    rows = [["", "with orders", "without", "", ""] if compared else ["", "", "", "", ""]]
+    for group, members in groupby(found, key=lambda i: i.group):
+        rows.append([group, "", "", "", ""])
+        for i in members:
+            without = "" if i.without_orders is None else number(i.without_orders, i.unit)
+            rows.append([f"  {i.name}", number(i.value, i.unit), without, "" if i.unit == "1" else i.unit, i.note])
+    return aligned(rows, left=(0, 3, 4), width=_WIDTH) if found else []
+
+
+def _day_lines(reading: Reading) -> list[str]:
+    found = days(reading)
+    if len(found) < 2:
+        return []
+    title = "Deepest head power by day [kW]"
+    if len(found) > _DAYS_AS_TEXT:
+        title += f" (the {_DAYS_AS_TEXT} deepest of {len(found)} days)"
+        deepest_days = sorted(found, key=lambda d: np.nanmin([d.head_min_kw, d.head_min_idle_kw or 0.0, 0.0]))
+        found = tuple(sorted(deepest_days[:_DAYS_AS_TEXT], key=lambda d: d.day))
+    rows = [["  day", "with orders", "at", "without", "at", "predicted"]]
+    rows += [
+        [
+            f"  {d.day}",
+            number(d.head_min_kw, "kW"),
+            d.at,
+            number(d.head_min_idle_kw, "kW"),
+            d.idle_at,
+            number(d.predicted_kw, "kW"),
+        ]
+        for d in found
+    ]
+    return [title, *aligned(rows, width=_WIDTH)]
+
+
+def _error_lines(reading: Reading) -> list[str]:
+    errors, head = site_errors(reading), head_error(reading)
+    sites = reading.unmetered_sites
+    shown = sites[:_SITES_AS_TEXT] if len(sites) > 1 else ()
+    rows = [["  method", "mean abs.", "RMSE", "bias", "largest", *(f"at {shortened(site, 9)}" for site in shown)]]
+    mean = {(e.method, e.site): number(e.mean_absolute_kw, "kW") for e in errors}
+    pooled = [
+        (f"  {e.method}{'*' if e.method == reading.method_in_use else ''}", e) for e in errors if e.site == ALL_SITES
+    ]
+    for label, e in [*pooled, *([("  head, estimated", head)] if head else [])]:
+        values = (e.mean_absolute_kw, e.root_mean_square_kw, e.bias_kw, e.maximum_kw)
+        rows.append(
+            [
+                label,
+                *(number(v, "kW") for v in values),
+                *(mean.get((e.method, s), "") if e is not head else "" for s in shown),
+            ]
+        )
+    more = f" (mean abs. at the first {len(shown)} of {len(sites)} sites)" if len(shown) < len(sites) and shown else ""
+    title = "Estimation error [kW]: unmetered sites by method (* used by the operator), head" + more
+    return [title, *aligned(rows, width=_WIDTH)] if len(rows) > 1 else []
+
+
+def _meter_lines(reading: Reading) -> list[str]:
+    rows = [["  meter", "values", "good", "missing", "late"]]
+    for m in meter_quality(reading):
+        shares = (number(100.0 * share, "%") for share in (m.good, m.missing, m.late))
+        rows.append([f"  {m.meter}", str(m.values), *shares])
+    if len(rows) == 1:
+        return []
+    faults = ", ".join(f"{count} {kind}" for kind, count in fault_counts(reading).items())
+    return [
+        "Measurements at the gateway [%]",
+        *aligned(rows, width=_WIDTH),
+        *([f"  faults: {faults}"] if faults else []),
+    ]
+
+
+def timing_text(results: Results) -> str:
+    """Where the wall-clock time of a run went, by simulator."""
+    reading = Reading(results)
+    rows = [["simulator", "total [s]", "per step [ms]", "share [%]"]]
+    for t in wall_times(reading):
+        rows.append([t.simulator, f"{t.total_s:.2f}", f"{1000.0 * t.per_step_s:.3f}", f"{100.0 * t.share:.1f}"])
+    title = f"{reading.name}: wall-clock time of {reading.steps} steps"
+    return "\n".join([title, *(aligned(rows, width=_WIDTH) if len(rows) > 1 else ["no times recorded"])])

@@ -1,0 +1,69 @@
+"""The reference for the grid: OpenDSS driven in a plain loop by opendssdirect, without anything of cosim around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import opendssdirect
+
+from cosim.domain.frames import Complexes, Floats
+
+FEEDERS = Path(__file__).resolve().parents[2] / "dss_models"
+
+
+class RawLoop:
+    """A feeder's circuit with its storage switched off. ``loads``, ``generators`` are their names in OpenDSS's order,
+    ``nodes`` those of the voltages."""
+
+    def __init__(self, feeder: str) -> None:
+        self.dss = opendssdirect.NewContext()
+        self.dss.Basic.AllowChangeDir(False)
+        self.dss.Text.Command(f'Redirect "{FEEDERS / feeder / "Master.dss"}"')
+        self.dss.Text.Command("Set mode=snapshot controlmode=static tolerance=1e-8")
+        for name in self.dss.Storages.AllNames():
+            self.dss.Circuit.Disable(f"Storage.{name}")
+        self.dss.Solution.Solve()
+        self.loads = tuple(f"load.{name}".lower() for name in self.dss.Loads.AllNames())
+        self.generators = tuple(f"generator.{name}".lower() for name in self.dss.Generators.AllNames())
+        self.nodes = tuple(str(node).upper() for node in self.dss.Circuit.YNodeOrder())
+
+    def set_loads(self, p_kw: list[float], q_kvar: list[float]) -> None:
+        """Consumption of all loads, in the order of ``loads``."""
+        loads = self.dss.Loads
+        for k, (p, q) in enumerate(zip(p_kw, q_kvar, strict=True), start=1):
+            loads.Idx(k)
+            loads.kW(p)
+            loads.kvar(q)
+
+    def set_generators(self, p_kw: list[float], q_kvar: list[float]) -> None:
+        """Injection of all generators, in the order of ``generators``."""
+        generators = self.dss.Generators
+        for k, (p, q) in enumerate(zip(p_kw, q_kvar, strict=True), start=1):
+            generators.Idx(k)
+            generators.kW(p)
+            generators.kvar(q)
+
+    def solve(self) -> None:
+        """From a flat start, as the engine does, so that both find the same last digits."""
+        self.dss.YMatrix.SolutionInitialized(False)
+        self.dss.Solution.Solve()
+
+    def voltages(self) -> Complexes:
+        """Complex node voltages (n_node,) [V]."""
+        return np.asarray(self.dss.Circuit.YNodeVArray(), dtype=np.float64).view(np.complex128)
+
+    def terminal_kva(self, branch: str) -> tuple[complex, ...]:
+        """Complex power [kVA] flowing into ``branch`` at each of its terminals."""
+        self.dss.Circuit.SetActiveElement(branch)
+        element = self.dss.CktElement
+        powers = np.asarray(element.Powers()).view(np.complex128).reshape(element.NumTerminals(), -1)
+        return tuple(complex(total) for total in powers.sum(axis=1))
+
+    def currents(self, branch: str) -> Floats:
+        """Current [A] of each conductor of ``branch``."""
+        self.dss.Circuit.SetActiveElement(branch)
+        return np.abs(np.asarray(self.dss.CktElement.Currents()).view(np.complex128))
+
+    def close(self) -> None:
+        self.dss.Basic.ClearAll()

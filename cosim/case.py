@@ -23,7 +23,7 @@ from cosim.estimation.history import noisy_history
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
 from cosim.grid.site_flow import site_sums, sites_of
-from cosim.io.profiles import Profiles, covering, read_file, read_simbench, sample
+from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
 from cosim.scenario.schema import Meter, Scenario, SimbenchProfiles
@@ -71,13 +71,18 @@ class Case:
 
     @cached_property
     def history(self) -> Profiles:
-        """The history of all sites with its stated error: columns p of all sites, then q of all sites [kW, kvar]."""
+        """History of all sites, columns p of all sites, then q of all sites [kW, kvar]: the scenario's data set, or
+        the profiles with the stated error."""
+        names = tuple(f"{quantity}/{site}" for quantity in ("p_kw", "q_kvar") for site in self.sites)
+        data = self.scenario.estimator.history.data
+        if data is not None:
+            path = self.loaded.resolve("estimator.history.data.file", data.file)
+            return read_file(path, data.timezone, data.time_column, names)
         sums = site_sums(self.pod_buses)
         p_kw, q_kvar = self.feeder.powers(self.profiles.names, self.profiles.values)
         true = np.hstack([p_kw @ sums, q_kvar @ sums])
         error_percent = self.scenario.estimator.history.error_percent
         values = noisy_history(true, error_percent, rng_for(self.scenario.seed, "history"))
-        names = tuple(f"{quantity}/{site}" for quantity in ("p_kw", "q_kvar") for site in self.sites)
         return self.profiles.with_columns(names, values)
 
     @cached_property
@@ -93,7 +98,12 @@ class Case:
     def payload(self) -> dict[str, Any]:
         """What another process needs to open the same case, as plain JSON."""
         scenario = self.scenario.model_dump(mode="json") | {"feeder": str(self.feeder.folder.resolve())}
-        for *parents, last in (("profiles", "file"), ("sensors", "replay", "file"), ("transport", "mqtt", "ca_file")):
+        for *parents, last in (
+            ("profiles", "file"),
+            ("sensors", "replay", "file"),
+            ("estimator", "history", "data", "file"),
+            ("transport", "mqtt", "ca_file"),
+        ):
             part: Any = scenario
             for key in parents:
                 part = part.get(key) if isinstance(part, dict) else None
@@ -133,6 +143,9 @@ def open_case(loaded: LoadedScenario) -> Case:
         raise ScenarioError(faults)
     case = Case(loaded, feeder, layout, storage, pod_buses, meters, profiles)
     _ = case.sensor_model  # finds topics used twice
+    look = scenario.estimator.history
+    for instant in (case.clock.start, case.clock.instant(case.clock.until_s - case.clock.step_s)):
+        history(case.history, instant, look.days, look.window)  # finds a history that is too short
     return case
 
 

@@ -6,126 +6,149 @@ the POD branches once. Columns of one matrix are the cases. Source: T.-H. Chen e
 analysis - a rigid approach", IEEE Trans. Power Delivery 6(3), 1991 (Z-bus Gauss method).
 
 Taps and capacitors stay where they are at no load. Constant power (OpenDSS load model 1) holds between the element's
-``Vminpu`` and ``Vmaxpu``; a case outside of them is refused rather than answered wrongly.
+``Vminpu`` and ``Vmaxpu``; a case outside of them is given up rather than answered wrongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse
 import scipy.sparse.linalg
 
 from cosim.domain.frames import Complexes, Floats
 from cosim.errors import PowerFlowError
-from cosim.grid.engine import PodBranch, Unloaded
+from cosim.grid.unloaded import PodBranch, Port, Unloaded
 
-TOLERANCE_PU = 1e-11
-MAX_ITERATIONS = 200
+TOLERANCE_PU = 1e-9
+"""Last step of the iteration [pu]. Within the constant-power band each step is a small share of the one before, so the
+error left is smaller still."""
+MAX_ITERATIONS = 60
 
 
 @dataclass(frozen=True)
 class BatchState:
-    """States of all cases at the places observed.
+    """States of all cases at the places observed; a case that has no answer is a row of NaN.
 
-    Shapes: ``vm_pu`` (n_case, n_observed_node); ``p_kw``, ``q_kvar``, ``i_a`` (n_case, n_observed_terminal).
+    Shapes: ``vm_pu`` (n_case, n_node); ``p_kw``, ``q_kvar``, ``i_a`` (n_case, n_terminal), powers into the branch, the
+    current of the highest-loaded phase. ``failures`` gives the cause for each case without an answer.
     """
 
     vm_pu: Floats
     p_kw: Floats
     q_kvar: Floats
     i_a: Floats
+    failures: Mapping[int, str]
+
+    def require_converged(self) -> Self:
+        """Itself; raises PowerFlowError naming the first case without an answer and the cause."""
+        if self.failures:
+            case, cause = next(iter(self.failures.items()))
+            more = f" (and {len(self.failures) - 1} more cases)" if len(self.failures) > 1 else ""
+            raise PowerFlowError(f"batch power flow: case {case}: {cause}{more}")
+        return self
 
 
 class BatchPowerFlow:
-    """A linear network with constant-power PODs, observed at chosen nodes and terminals."""
+    """A linear network with constant-power PODs, observed at chosen nodes and terminals.
 
-    def __init__(self, network: Unloaded, nodes: Sequence[str], terminals: Sequence[str]) -> None:
-        self.pods = network.pods
-        branches = network.pod_branches
-        pairs = sorted({branch.nodes for branch in branches})
-        self._share = _shares(branches, pairs, len(self.pods))
+    ``spread`` (n_pod, n_input) turns the powers given to `solve` into those of the PODs; by default they are the PODs'.
+    """
+
+    def __init__(
+        self, network: Unloaded, nodes: Sequence[str], terminals: Sequence[str], spread: Floats | None = None
+    ) -> None:
+        self._network = network
+        pairs = sorted({branch.nodes for branch in network.pod_branches})
+        share = _shares(network.pod_branches, pairs, len(network.pods))
+        self._share_va = 1000.0 * (share if spread is None else share @ spread)
+        v_rated, self._v2_min, self._v2_max = _limits(network.pod_branches, pairs)
         incidence = _incidence(pairs, len(network.v))
         factor = scipy.sparse.linalg.splu(network.y)
         response = factor.solve(incidence.T.toarray().astype(np.complex128))  # node volts per ampere of a POD branch
-        self._z = incidence @ response
-        self._v0 = incidence @ network.v
-        self._v_rated, self._v_min, self._v_max = _limits(branches, pairs)
-        self._observe_nodes([network.layout.nodes.index(node) for node in nodes], network, response)
-        self._observe_terminals([network.terminal_y[terminal] for terminal in terminals], network.v, response)
+        self._pairs, self._v_rated = pairs, v_rated
+        self._u0 = (incidence @ network.v / v_rated)[:, None]  # voltages over rated voltages from here on
+        self._z = (incidence @ response) / np.outer(v_rated, v_rated)
+        self._observe([network.ports[terminal] for terminal in terminals], nodes, response / v_rated)
 
     def solve(self, p_kw: Floats, q_kvar: Floats) -> BatchState:
-        """States at net consumption ``p_kw``, ``q_kvar`` (n_case, n_pod).
-
-        Raises PowerFlowError naming the case if it does not converge or leaves the constant-power voltage band.
-        """
-        i = self._currents(1000.0 * self._share @ (p_kw + 1j * q_kvar).T)
-        v_node = self._v0_node[:, None] + self._response_node @ i
-        i_terminal = self._i0_terminal[:, :, None] + np.einsum("tcb,bn->tcn", self._response_terminal, i)
-        v_terminal = self._v0_terminal[:, :, None] + np.einsum("tcb,bn->tcn", self._response_terminal_v, i)
-        s_kva = (v_terminal * i_terminal.conj()).sum(axis=1) / 1000.0
+        """States at net consumption ``p_kw``, ``q_kvar`` (n_case, n_input) [kW, kvar]."""
+        s_conj = self._share_va @ (p_kw - 1j * q_kvar).T
+        with np.errstate(all="ignore"):  # hopeless cases run to infinity
+            u, done = self._voltages(s_conj)
+            i = -s_conj / u.conj()
+            v2 = u.real**2 + u.imag**2
+            inside = (v2 >= self._v2_min) & (v2 <= self._v2_max)
+        answered = done & inside.all(axis=0)
+        i[:, ~answered] = np.nan
+        v = self._v0_seen + self._response_seen @ i
+        i_port = (self._port_y @ v).reshape(*self._port_rows.shape, -1)
+        s_kva = (v[self._port_rows] * i_port.conj()).sum(axis=1) / 1000.0
         return BatchState(
-            vm_pu=(np.abs(v_node) / self._v_base_node[:, None]).T,
+            vm_pu=(np.abs(v[: len(self._v_base)]) / self._v_base).T,
             p_kw=s_kva.real.T,
             q_kvar=s_kva.imag.T,
-            i_a=np.abs(i_terminal).max(axis=1).T,
+            i_a=np.abs(i_port).max(axis=1).T,
+            failures={} if answered.all() else {int(k): self._cause(u[:, k]) for k in np.flatnonzero(~answered)},
         )
 
-    def _currents(self, s_va: Complexes) -> Complexes:
-        """Currents into the network at the POD branches (n_branch, n_case) [A]."""
-        v = np.repeat(self._v0[:, None], s_va.shape[1], axis=1)
+    def _voltages(self, s_conj: Complexes) -> tuple[Complexes, npt.NDArray[np.bool_]]:
+        """Voltages at the POD branches (n_pair, n_case) [of rated], and which cases converged."""
+        u = np.repeat(self._u0, s_conj.shape[1], axis=1)
         for _ in range(MAX_ITERATIONS):
-            i = -np.conj(s_va / v)
-            step = self._v0[:, None] + self._z @ i - v
-            v += step
-            if np.max(np.abs(step) / self._v_rated[:, None], initial=0.0) < TOLERANCE_PU:
+            last = u
+            u = self._u0 - self._z @ (s_conj / u.conj())
+            step = u - last
+            step2 = (step.real**2 + step.imag**2).max(axis=0, initial=0.0)
+            if not (step2 > TOLERANCE_PU**2).any():
                 break
-        else:
-            worst = int(np.argmax(np.abs(step).max(axis=0)))
-            raise PowerFlowError(f"batch power flow: case {worst} did not converge in {MAX_ITERATIONS} iterations")
-        self._check_band(v)
-        return i
+        return u, step2 <= TOLERANCE_PU**2
 
-    def _check_band(self, v: Complexes) -> None:
-        v_pu = np.abs(v) / self._v_rated[:, None]
-        outside = (v_pu < self._v_min[:, None]) | (v_pu > self._v_max[:, None])
-        if outside.any():
-            branch, case = (int(k[0]) for k in np.nonzero(outside))
-            raise PowerFlowError(
-                f"batch power flow: case {case} has {v_pu[branch, case]:.3f} pu at a POD, outside the band "
-                f"{self._v_min[branch]}..{self._v_max[branch]} pu in which it draws constant power"
-            )
+    def _cause(self, u: Complexes) -> str:
+        """Why the case with these voltages (n_pair,) has no answer."""
+        u_abs = np.abs(u)
+        outside = np.maximum(np.sqrt(self._v2_min[:, 0]) - u_abs, u_abs - np.sqrt(self._v2_max[:, 0]))
+        if not outside.max() > 0.0:
+            return f"not converged in {MAX_ITERATIONS} iterations"
+        worst = int(outside.argmax())
+        pod = next(b for b in self._network.pod_branches if b.nodes == self._pairs[worst])
+        return (
+            f"{u_abs[worst]:.3f} pu at POD {self._network.pods[pod.pod]}, outside the band {pod.v_min_pu}.."
+            f"{pod.v_max_pu} pu in which it draws constant power"
+        )
 
-    def _observe_nodes(self, rows: list[int], network: Unloaded, response: Complexes) -> None:
-        self._v_base_node = network.v_base[rows]
-        self._v0_node, self._response_node = network.v[rows], response[rows]
-
-    def _observe_terminals(
-        self, rows: Sequence[tuple[list[int], Complexes]], v0: Complexes, response: Complexes
-    ) -> None:
-        """Rows are padded with zeros to the largest number of conductors."""
-        n_conductor = max((len(nodes) for nodes, _ in rows), default=1)
-        shape = (len(rows), n_conductor, response.shape[1])
-        self._response_terminal = np.zeros(shape, dtype=np.complex128)
-        self._response_terminal_v = np.zeros(shape, dtype=np.complex128)
-        self._i0_terminal = np.zeros(shape[:2], dtype=np.complex128)
-        self._v0_terminal = np.zeros(shape[:2], dtype=np.complex128)
-        grounded = np.concatenate([[0.0], v0])  # node 0 is ground
-        grounded_response = np.vstack([np.zeros((1, response.shape[1])), response])
-        for t, (nodes, y) in enumerate(rows):
-            n = len(nodes)
-            self._v0_terminal[t, :n] = grounded[nodes]
-            self._response_terminal_v[t, :n] = grounded_response[nodes]
-            self._i0_terminal[t, :n] = y @ v0
-            self._response_terminal[t, :n] = y @ response
+    def _observe(self, ports: Sequence[Port], nodes: Sequence[str], response: Complexes) -> None:
+        """Keeps what is needed of nodes: first those observed, then those of the branches observed. Ports are padded to
+        the same number of conductors by ones at ground."""
+        network = self._network
+        index_of = {name: k for k, name in enumerate(network.layout.nodes, start=1)}
+        observed = [index_of[node] for node in nodes]
+        extra = sorted({ref for port in ports for ref in port.all_nodes} | {0})
+        refs = np.array([*observed, *extra])
+        row_of = {ref: row for row, ref in enumerate(extra, start=len(observed))}
+        self._v_base = network.v_base[refs[: len(observed)] - 1][:, None]
+        self._v0_seen = np.concatenate([[0.0], network.v])[refs][:, None]
+        self._response_seen = np.vstack([np.zeros((1, response.shape[1])), response])[refs]
+        n_conductor = max((len(port.nodes) for port in ports), default=1)
+        self._port_rows = np.full((len(ports), n_conductor), row_of[0])
+        self._port_y = scipy.sparse.lil_matrix((len(ports) * n_conductor, len(refs)), dtype=np.complex128)
+        for k, port in enumerate(ports):
+            self._port_rows[k, : len(port.nodes)] = [row_of[ref] for ref in port.nodes]
+            for conductor, row in enumerate(port.y):
+                for ref, y in zip(port.all_nodes, row, strict=True):
+                    self._port_y[k * n_conductor + conductor, row_of[ref]] += y
+        self._port_y = self._port_y.tocsr()
 
 
 def _shares(branches: Sequence[PodBranch], pairs: Sequence[tuple[int, int]], n_pod: int) -> Floats:
+    row_of = {pair: k for k, pair in enumerate(pairs)}
     share = np.zeros((len(pairs), n_pod))
     for branch in branches:
-        share[pairs.index(branch.nodes), branch.pod] += branch.share
+        share[row_of[branch.nodes], branch.pod] += branch.share
     return share
 
 
@@ -141,10 +164,14 @@ def _incidence(pairs: Sequence[tuple[int, int]], n_node: int) -> scipy.sparse.cs
 
 
 def _limits(branches: Sequence[PodBranch], pairs: Sequence[tuple[int, int]]) -> tuple[Floats, Floats, Floats]:
-    """Rated voltage [V] and the narrowest constant-power band [pu] of the PODs on each pair of nodes."""
+    """For each pair of nodes the rated voltage (n_pair,) [V], and the squares (n_pair, 1) of the limits of the
+    narrowest constant-power band of its PODs, over that voltage."""
+    row_of = {pair: k for k, pair in enumerate(pairs)}
     v_rated, v_min, v_max = np.zeros(len(pairs)), np.zeros(len(pairs)), np.full(len(pairs), np.inf)
     for branch in branches:
-        k = pairs.index(branch.nodes)
-        v_rated[k] = branch.v_rated
-        v_min[k], v_max[k] = max(v_min[k], branch.v_min_pu), min(v_max[k], branch.v_max_pu)
-    return v_rated, v_min, v_max
+        v_rated[row_of[branch.nodes]] = branch.v_rated
+    for branch in branches:
+        k = row_of[branch.nodes]
+        v_min[k] = max(v_min[k], branch.v_min_pu * branch.v_rated / v_rated[k])
+        v_max[k] = min(v_max[k], branch.v_max_pu * branch.v_rated / v_rated[k])
+    return v_rated, (v_min**2)[:, None], (v_max**2)[:, None]

@@ -88,7 +88,11 @@ def _compared(group: str, name: str, unit: str, course: Floats, idle: Floats | N
 
 
 def _notes(note: str, without: str) -> str:
-    return note if without in ("", note) else f"{note} (without: {without})"
+    """Two notes in one; of two times on the same day, the second without the day."""
+    if without in ("", note):
+        return note
+    day = len("2016-07-23 ")
+    return f"{note} (without: {without[day:] if note[:day] == without[:day] else without})"
 
 
 def _energy(reading: Reading, p_kw: Floats) -> float:
@@ -292,7 +296,9 @@ def timing_text(results: Results) -> str:
     """Where the wall-clock time of a run went, by simulator."""
     reading = Reading(results)
     rows = [["simulator", "total [s]", "per step [ms]", "share [%]"]]
-    for t in wall_times(reading):
-        rows.append([t.simulator, f"{t.total_s:.2f}", f"{1000.0 * t.per_step_s:.3f}", f"{100.0 * t.share:.1f}"])
+    rows += [
+        [t.simulator, f"{t.total_s:.2f}", f"{1000.0 * t.per_step_s:.3f}", f"{100.0 * t.share:.1f}"]
+        for t in wall_times(reading)
+    ]
     title = f"{reading.name}: wall-clock time of {reading.steps} steps"
     return "\n".join([title, *(aligned(rows, width=_WIDTH) if len(rows) > 1 else ["no times recorded"])])

@@ -238,10 +238,16 @@ Transport = Annotated[
 class History(Part):
     """The history that bounds the unmetered injections: same quarter hour +- window over the preceding days."""
 
+    data: FileProfiles | None = Field(
+        None,
+        description="file with columns p_kw/<bus> and q_kvar/<bus> [kW, kvar] for every bus with PODs, known orders "
+        "taken out; default: the profiles themselves with the error below",
+    )
     days: Whole = Field(28, ge=2, le=180, description="days looked back [d]")
     window: Whole = Field(2, ge=0, le=8, description="quarter hours taken on either side")
     error_percent: NonNegative = Field(
-        5.0, description="standard deviation of the history's error [% of each value's magnitude]"
+        5.0,
+        description="standard deviation of the error put on the profiles to make a history of them [% of each value]",
     )
 
 
@@ -317,7 +323,9 @@ class OperatorConfig(Part):
 class RecorderConfig(Part):
     """The result file."""
 
-    file: Path | None = Field(None, description="HDF5 file, relative to the working directory; default: results/<name>.h5")
+    file: Path | None = Field(
+        None, description="HDF5 file, relative to the working directory; default: results/<name>.h5"
+    )
     flush_steps: Whole = Field(96, ge=1, description="steps buffered between two flushes (rows of a chunk)")
     compression: Literal["gzip", "none"] = Field("gzip", description="compression of the data sets")
 

@@ -94,7 +94,7 @@ def check_recorded(path: Path, rows: list[Floats]) -> None:
 def check_recorded_by_mosaik_hdf5(path: Path, rows: list[Floats]) -> None:
     """The reference's file holds the same. Raises AssertionError."""
     with h5py.File(path, "r") as file:
-        found = np.stack([file[f"Series/sim-0-element{k}/p_kw"][:] for k in range(SIGNALS)], axis=1)
+        found = np.stack([file[f"Series/sim-0.element{k}/p_kw"][:] for k in range(SIGNALS)], axis=1)
     np.testing.assert_array_equal(found, np.stack(rows))
 
 

@@ -6,6 +6,7 @@ opens it again from `Case.payload`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,9 +30,10 @@ from cosim.scenario.load import LoadedScenario
 from cosim.scenario.schema import Meter, Scenario, SimbenchProfiles
 from cosim.sensing.channels import meters_used
 from cosim.sensing.measure import SensorModel, sensor_model
+from cosim.wiring import CLASSES
 
 FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
-REMOTE_ABLE = ("profiles", "grid", "counterfactual", "sensors", "gateway", "estimator", "operator")
+REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 
 
 @dataclass(frozen=True)
@@ -230,11 +232,25 @@ def _faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[Stor
             yield loaded.fault(f"remote.{k}", "no simulator of this name", name, ", ".join(REMOTE_ABLE))
         elif name in ("sensors", "gateway") and scenario.transport == "memory":
             yield loaded.fault(f"remote.{k}", "the memory transport stays in one process", name, "embedded, mqtt")
-    for name, foreign in scenario.simulators.items():
+    for name in scenario.simulators:
+        if name in (*CLASSES, "time") or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+            allowed = f"letters, digits and _, not {', '.join(CLASSES)}"
+            yield loaded.fault(f"simulators.{name}", "cannot be the name of a simulator", name, allowed)
+    yield from _faults_of_foreign_links(loaded, feeder)
+
+
+def _faults_of_foreign_links(loaded: LoadedScenario, feeder: Feeder) -> Iterator[Fault]:
+    """Links of foreign simulators that lead nowhere, or to a place that is taken."""
+    takers = [pod for pod, description in feeder.pods.items() if description.kind != "storage"]
+    taken: dict[tuple[str, str], str] = {}
+    for name, foreign in loaded.scenario.simulators.items():
         for k, link in enumerate(foreign.links):
             key = f"simulators.{name}.links.{k}"
-            if link.pod not in feeder.pods:
-                yield loaded.fault(f"{key}.pod", "no such POD", link.pod, ", ".join(feeder.pods))
+            first = taken.setdefault((link.pod, link.quantity), key)
+            if link.pod not in takers:
+                yield loaded.fault(f"{key}.pod", "no POD that a simulator can feed", link.pod, ", ".join(takers))
+            elif first != key:
+                yield loaded.fault(f"{key}.pod", f"{link.quantity} comes from {first} already", link.pod)
             if link.entity >= foreign.count:
                 yield loaded.fault(f"{key}.entity", "no such entity", str(link.entity), f"0..{foreign.count - 1}")
 

@@ -117,7 +117,8 @@ class _HeadModel:
             p[:, :, self._storage_at] = storage_kw
             q = np.broadcast_to(q_kvar, p.shape)
             flat = (n_case * n_mtu, p.shape[2])
-            return self._flow.solve(p.reshape(flat), q.reshape(flat)).p_kw[:, 0].reshape(n_case, n_mtu)
+            state = self._flow.solve(p.reshape(flat), q.reshape(flat)).require_converged()
+            return state.p_kw[:, 0].reshape(n_case, n_mtu)
 
         idle = head_of(np.zeros((1, clock.steps, len(self._storage_at))))[0]
         return Day(begins, clock.mtu_s, idle, head_of)

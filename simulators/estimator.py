@@ -19,8 +19,8 @@ from simulators._base import Adapter, Inputs, Output
 
 class Estimator(Adapter):
     """Models ``site`` and one for each further method: p_kw, q_kvar (n_site,); ``bus``, ``branch``, ``head``: the state
-    that follows, the head also without the orders in force; ``quality``. Remembers nothing: random streams are named
-    by step."""
+    that follows, the head also without the orders in force; ``quality``. Where orders act in
+    the same MTU, that is the state in which they are decided. Remembers nothing: random streams are named by step."""
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"snapshot": ("value", "quality"), "order": ("p_kw",)}
 
@@ -55,7 +55,7 @@ class Estimator(Adapter):
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         case, config = self.case, self.case.scenario.estimator
-        ordered_kw = inputs["order", "p_kw"] @ self._site_of_storage
+        ordered_kw = self._in_force_kw(t_s, inputs["order", "p_kw"]) @ self._site_of_storage
         window = history(case.history, case.clock.instant(t_s), config.history.days, config.history.window)
         snapshot = Snapshot(inputs["snapshot", "value"], inputs["snapshot", "quality"])
         problem = EstimationProblem(
@@ -73,6 +73,12 @@ class Estimator(Adapter):
                 (each.method, "iterations"): frozen([each.iterations]),
             }
         return outputs
+
+    def _in_force_kw(self, t_s: int, latest_kw: Floats) -> Floats:
+        """The orders in what was measured at ``t_s``: the latest, unless their MTU has ended and those that act in this
+        one are still to come."""
+        config, clock = self.case.scenario.operator, self.case.clock
+        return np.zeros_like(latest_kw) if config.action == "same" and clock.begins_mtu(t_s) else latest_kw
 
     def _state(self, chosen: Estimate, ordered_kw: Floats) -> dict[tuple[str, str], Any]:
         """The load flow with the estimated values, with and without the orders in force."""

@@ -20,19 +20,22 @@ from simulators._base import Adapter, Inputs, Output
 @dataclass(frozen=True)
 class GridMemory:
     """``e_kwh`` (n_storage,) at the beginning of the step at ``t_s``, in which storage ran at ``p_kw`` (n_storage,);
-    ``controls`` are the positions of taps and capacitors."""
+    ``controls`` are the positions of taps and capacitors; ``foreign`` the latest values of foreign simulators, by
+    quantity and POD."""
 
     t_s: int
     e_kwh: Floats
     p_kw: Floats
     controls: dict[str, Any]
+    foreign: dict[str, dict[str, float]]
 
 
 class Grid(Adapter):
     """Models ``bus``, ``terminal``, ``branch``, ``pod``, ``storage``, ``head``, ``solution``.
 
     Where orders act in the same MTU, ``order`` triggers: an order that arrives in the step it is for makes the grid
-    solve that step again. A foreign simulator replaces a POD's power through an entity of ``foreign_pod``.
+    solve that step again. A foreign simulator replaces a POD's power through an entity of ``foreign_pod``, from its
+    first value on.
     """
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"pod": ("profile_p_kw", "profile_q_kvar"), "order": ("p_kw",)}
@@ -57,7 +60,7 @@ class Grid(Adapter):
         self._engine = Engine(case.feeder, case.scenario.grid)
         self._storage_at = [case.pods.index(unit.pod) for unit in case.storage]
         idle = frozen(np.zeros(len(case.storage)))
-        self.memory = GridMemory(0, case.initial_kwh, idle, self._engine.controls())
+        self.memory = GridMemory(0, case.initial_kwh, idle, self._engine.controls(), {"p_kw": {}, "q_kvar": {}})
         layout, units = case.layout, tuple(unit.pod for unit in case.storage)
         feeder = (case.feeder.name,)
         return {
@@ -91,9 +94,8 @@ class Grid(Adapter):
         }
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
+        wanted = self._wanted_kw(t_s, inputs)
         self._book_energy(t_s)
-        ordered = inputs.get(("order", "p_kw"))
-        wanted = np.zeros(len(self.case.storage)) if ordered is None else ordered
         step_s, e_kwh = self.case.clock.step_s, self.memory.e_kwh
         p_storage = frozen([feasible_kw(u, wanted[k], e_kwh[k], step_s) for k, u in enumerate(self.case.storage)])
         p_kw, q_kvar = self._pod_powers(inputs, p_storage)
@@ -113,20 +115,35 @@ class Grid(Adapter):
     def close(self) -> None:
         self._engine.close()
 
+    def _wanted_kw(self, t_s: int, inputs: Inputs) -> Floats:
+        """The order in force; none before the first one. Where orders act in the same MTU, the first solve in an MTU is
+        the state on which the order for it is decided: that of the MTU before has ended."""
+        ordered = inputs.get(("order", "p_kw"))
+        at_once = self.case.scenario.operator.action == "same"
+        ended = at_once and t_s > self.memory.t_s and self.case.clock.begins_mtu(t_s)
+        return frozen(np.zeros(len(self.case.storage))) if ordered is None or ended else ordered
+
     def _book_energy(self, t_s: int) -> None:
         """Moves the stored energy to ``t_s``; solving a step again books nothing."""
         passed_s = t_s - self.memory.t_s
-        if passed_s > 0 and self.case.storage:
-            e_kwh = after(self.case.storage, self.memory.p_kw, self.memory.e_kwh, passed_s)
+        if passed_s > 0:
+            held = self.case.storage
+            e_kwh = after(held, self.memory.p_kw, self.memory.e_kwh, passed_s) if held else self.memory.e_kwh
             self.memory = replace(self.memory, t_s=t_s, e_kwh=frozen(e_kwh))
 
     def _pod_powers(self, inputs: Inputs, p_storage: Floats) -> tuple[Floats, Floats]:
-        p_kw, q_kvar = np.array(inputs["pod", "profile_p_kw"]), np.array(inputs["pod", "profile_q_kvar"])
-        p_kw[self._storage_at] = p_storage
+        """Powers by profile, by order, and by foreign simulators, whose values hold until the next ones."""
+        foreign = {quantity: dict(held) for quantity, held in self.memory.foreign.items()}
         for (entity, attribute), value in inputs.items():
             kind, _, pod = entity.partition(":")
             if kind == "foreign_pod":
-                {"p_kw": p_kw, "q_kvar": q_kvar}[attribute][self.case.pods.index(pod)] = value
+                foreign[attribute][pod] = value
+        self.memory = replace(self.memory, foreign=foreign)
+        p_kw, q_kvar = np.array(inputs["pod", "profile_p_kw"]), np.array(inputs["pod", "profile_q_kvar"])
+        p_kw[self._storage_at] = p_storage
+        for power, held in ((p_kw, foreign["p_kw"]), (q_kvar, foreign["q_kvar"])):
+            for pod, value in held.items():
+                power[self.case.pods.index(pod)] = value
         return frozen(p_kw), frozen(q_kvar)
 
     def _solve(self, t_s: int, p_kw: Floats, q_kvar: Floats) -> GridState:

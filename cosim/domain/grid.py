@@ -24,6 +24,24 @@ class GridLayout:
     def buses(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(node.rpartition(".")[0] for node in self.nodes))
 
+    def above(self, head: str) -> tuple[str, ...]:
+        """Buses on the grid's side of the terminal ``head``, without its own: not part of the feeder. None where the
+        head's branch is part of a loop."""
+        branch, _, start = head.partition("@")
+        neighbours: dict[str, set[str]] = {bus: set() for bus in self.buses}
+        for here, there in zip(self.terminals[::2], self.terminals[1::2], strict=True):
+            if here.partition("@")[0] != branch:
+                a, b = here.partition("@")[2], there.partition("@")[2]
+                neighbours[a].add(b)
+                neighbours[b].add(a)
+        reached, ahead = {start}, [start]
+        while ahead:
+            found = neighbours[ahead.pop()] - reached
+            reached |= found
+            ahead += found
+        ends = {t.partition("@")[2] for t in self.terminals if t.partition("@")[0] == branch}
+        return () if ends <= reached else tuple(bus for bus in self.buses if bus in reached and bus != start)
+
 
 @dataclass(frozen=True)
 class GridState:

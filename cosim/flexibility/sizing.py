@@ -2,8 +2,8 @@
 
 The genetic algorithm searches the thresholds; each candidate is judged by simulating exactly the rule that the operator
 will follow (same or next MTU, discharge window, stored energy at the start) over a day of powers and solving the power
-flow of all its steps in one batch. The linear programme knows the whole day in advance and is free to order any power, so it
-bounds from above what any threshold can reach; without delay and waste the two coincide.
+flow of all its steps in one batch. The linear programme knows the whole day in advance and is free to order any power,
+so it bounds from above what any threshold can reach; without delay and waste the two coincide.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats
 from cosim.errors import CosimError
 from cosim.flexibility.thresholds import after, decide, in_window
-from cosim.scenario.schema import Genetic, OperatorConfig
+from cosim.rng import rng_for
+from cosim.scenario.schema import OperatorConfig
 from cosim.search import minimise
 from cosim.units import energy_kwh
 
 HeadOf = Callable[[Floats], Floats]
 """Head power [kW] (n_case, n_mtu) at storage powers (n_case, n_mtu, n_unit) [kW]."""
 
-ACTIVATION_WEIGHT = 1e-3  # kW of violation that one kWh of activation is worth, when candidates are ranked
+ACTIVATION_WEIGHT = 1e-3
+"""Violation [kW] that one kWh of activation is worth, when candidates are ranked."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Day:
 
 @dataclass(frozen=True)
 class Course:
-    """What the rule does on a day, for each candidate: ``p_kw``, (n_case, n_mtu, n_unit); ``head_kw`` (n_case, n_mtu)."""
+    """What the rule does on a day, for each candidate: storage power ``p_kw`` (n_case, n_mtu, n_unit) [kW] and head
+    power ``head_kw`` (n_case, n_mtu) [kW]."""
 
     p_kw: Floats
     head_kw: Floats
@@ -50,7 +53,8 @@ class Course:
 
 @dataclass(frozen=True)
 class Sized:
-    """Thresholds and what they achieve on the day, beside the bound of the linear programme."""
+    """Thresholds by POD and what they achieve on the day: deepest head power with (``head_min_kw``) and without orders
+    (``head_min_idle_kw``), energy charged; beside it the bound of the linear programme."""
 
     thresholds_kw: dict[str, float]
     head_min_kw: float
@@ -63,7 +67,7 @@ class Sized:
 def simulate(
     day: Day, units: Sequence[StorageUnit], config: OperatorConfig, thresholds_kw: Floats, e_kwh: Floats
 ) -> Course:
-    """The operator's rule over a day for thresholds (n_case, n_unit), from ``e_kwh`` (n_unit,) stored.
+    """The operator's rule over a day for thresholds (n_case, n_unit) [kW], from ``e_kwh`` (n_unit,) [kWh] stored.
 
     With action ``next`` the order for an MTU is decided on the head power of the MTU before, and nothing is ordered for
     the first one.
@@ -80,21 +84,32 @@ def simulate(
 
 
 def size(day: Day, units: Sequence[StorageUnit], config: OperatorConfig, e_kwh: Floats, seed: int) -> Sized:
-    """The thresholds found for one day, see the module's docstring."""
+    """The thresholds for one day: least violation of the limit first, least energy charged second.
+
+    Without a limit in ``config`` the head shall not export, or as little as the storage allows. ``e_kwh`` (n_unit,)
+    [kWh] is stored at the beginning; one unit at least. Raises PowerFlowError if the power flow of a candidate has no
+    answer.
+    """
     limit_kw = config.sizing.limit_kw if config.sizing.limit_kw is not None else 0.0
 
     def objective(thresholds_kw: Floats) -> Floats:
         course = simulate(day, units, config, thresholds_kw, e_kwh)
         violation_kw = np.maximum(limit_kw - course.head_kw.min(axis=1), 0.0)
-        return violation_kw + ACTIVATION_WEIGHT * _charged_kwh(course, day.mtu_s)
+        return np.asarray(violation_kw + ACTIVATION_WEIGHT * _charged_kwh(course, day.mtu_s))
 
-    lower = np.full(len(units), float(day.head_idle_kw.min()))
-    upper = np.full(len(units), limit_kw)
-    best = _search(objective, lower, np.maximum(lower, upper), config.sizing.genetic, seed)
-    course = simulate(day, units, config, best[None, :], e_kwh)
+    lower, upper = _search_range_kw(day.head_idle_kw, limit_kw)
+    found = minimise(
+        objective,
+        np.full(len(units), lower),
+        np.full(len(units), upper),
+        config.sizing.genetic,
+        rng_for(seed, "sizing"),
+        np.full((1, len(units)), lower),
+    )
+    course = simulate(day, units, config, found.x[None, :], e_kwh)
     bound = bound_by_lp(day, units, config, e_kwh, limit_kw)
     return Sized(
-        thresholds_kw={unit.pod: float(best[k]) for k, unit in enumerate(units)},
+        thresholds_kw={unit.pod: float(found.x[k]) for k, unit in enumerate(units)},
         head_min_kw=float(course.head_kw.min()),
         head_min_idle_kw=float(day.head_idle_kw.min()),
         activated_kwh=float(_charged_kwh(course, day.mtu_s)[0]),
@@ -103,19 +118,26 @@ def size(day: Day, units: Sequence[StorageUnit], config: OperatorConfig, e_kwh: 
     )
 
 
+def _search_range_kw(head_idle_kw: Floats, limit_kw: float) -> tuple[float, float]:
+    """From a threshold that never acts to one so far above the limit that even an order decided one MTU earlier meets
+    it."""
+    lowest = float(head_idle_kw.min())
+    steepest_fall = float(np.max(head_idle_kw[:-1] - head_idle_kw[1:], initial=0.0))
+    return lowest, max(lowest, limit_kw) + steepest_fall
 
 
 def _charged_kwh(course: Course, mtu_s: int) -> Floats:
-    return energy_kwh(1.0, mtu_s) * np.maximum(course.p_kw, 0.0).sum(axis=(1, 2))
+    return np.asarray(energy_kwh(1.0, mtu_s) * np.maximum(course.p_kw, 0.0).sum(axis=(1, 2)))
 
 
 def bound_by_lp(
     day: Day, units: Sequence[StorageUnit], config: OperatorConfig, e_kwh: Floats, limit_kw: float
 ) -> tuple[float, float]:
     """Best deepest head power [kW] (not above ``limit_kw``) and the least charged energy [kWh] that reaches it, with
-    the whole day known in advance. The head answers linearly, by its secant to full charging of each unit.
+    the whole day known in advance.
 
-    Columns: charging c and discharging d of each unit and MTU, then the deepest head z.
+    The head answers linearly, by its secant to full charging of each unit; idling losses are left out. Columns:
+    charging c and discharging d of each unit and MTU, then the deepest head z. Raises CosimError if it has no solution.
     """
     n, n_unit = len(day.begins), len(units)
     hours = energy_kwh(1.0, day.mtu_s)

@@ -77,7 +77,7 @@ class BatchPowerFlow:
 
     def solve(self, p_kw: Floats, q_kvar: Floats) -> BatchState:
         """States at net consumption ``p_kw``, ``q_kvar`` (n_case, n_input) [kW, kvar]."""
-        s_conj = self._share_va @ (p_kw - 1j * q_kvar).T
+        s_conj: Complexes = np.asarray(self._share_va @ (p_kw - 1j * q_kvar).T, dtype=np.complex128)
         with np.errstate(all="ignore"):  # hopeless cases run to infinity
             u, done = self._voltages(s_conj)
             i = -s_conj / u.conj()
@@ -86,7 +86,7 @@ class BatchPowerFlow:
         answered = done & inside.all(axis=0)
         i[:, ~answered] = np.nan
         v = self._v0_seen + self._response_seen @ i
-        i_port = (self._port_y @ v).reshape(*self._port_rows.shape, -1)
+        i_port = (self._port_y @ v).reshape(*self._port_rows.shape, v.shape[1])
         s_kva = (v[self._port_rows] * i_port.conj()).sum(axis=1) / 1000.0
         return BatchState(
             vm_pu=(np.abs(v[: len(self._v_base)]) / self._v_base).T,
@@ -114,11 +114,13 @@ class BatchPowerFlow:
         outside = np.maximum(np.sqrt(self._v2_min[:, 0]) - u_abs, u_abs - np.sqrt(self._v2_max[:, 0]))
         if not outside.max() > 0.0:
             return f"not converged in {MAX_ITERATIONS} iterations"
-        worst = int(outside.argmax())
-        pod = next(b for b in self._network.pod_branches if b.nodes == self._pairs[worst])
+        pair = int(outside.argmax())
+        v = u_abs[pair] * self._v_rated[pair]
+        here = [branch for branch in self._network.pod_branches if branch.nodes == self._pairs[pair]]
+        worst = max(here, key=lambda b: max(b.v_min_pu - v / b.v_rated, v / b.v_rated - b.v_max_pu))
         return (
-            f"{u_abs[worst]:.3f} pu at POD {self._network.pods[pod.pod]}, outside the band {pod.v_min_pu}.."
-            f"{pod.v_max_pu} pu in which it draws constant power"
+            f"{v / worst.v_rated:.3f} pu at POD {self._network.pods[worst.pod]}, outside the band {worst.v_min_pu}.."
+            f"{worst.v_max_pu} pu in which it draws constant power"
         )
 
     def _observe(self, ports: Sequence[Port], nodes: Sequence[str], response: Complexes) -> None:

@@ -1,4 +1,4 @@
-"""OpenDSS at its lowest level: engine contexts, compiling a script, setting many powers at once (only import of OpenDSS).
+"""OpenDSS at its lowest level (the only import of it): contexts, compiling a script, solving, setting many powers.
 
 An engine context is independent of all others in the process.
 """
@@ -6,6 +6,7 @@ An engine context is independent of all others in the process.
 from __future__ import annotations
 
 import re
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ def compile_circuit(master: Path) -> Any:
     """
     if not master.is_file():
         raise FeederError(Fault("no such file", str(master)))
-    dss = _spare_contexts.pop() if _spare_contexts else opendssdirect.NewContext().to_dss_python()
-    dss.AllowChangeDir = False
+    dss = _spare_contexts.pop() if _spare_contexts else _new_context()
     try:
         dss.ClearAll()
         dss.Text.Command = "Set DefaultBaseFrequency=60"  # OpenDSS's own default; a context keeps the last one set
@@ -44,6 +44,13 @@ def compile_circuit(master: Path) -> Any:
     except FeederError:
         give_back(dss)
         raise
+    return dss
+
+
+def _new_context() -> Any:
+    with chdir("."):  # OpenDSS goes to the directory in which it was imported, and stays there
+        dss = opendssdirect.NewContext().to_dss_python()
+    dss.AllowChangeDir = False
     return dss
 
 
@@ -64,13 +71,16 @@ def plain(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def solve_flat(dss: Any) -> None:
+def solve_flat(dss: Any, rebuild: bool = False) -> None:
     """Solves from a flat start, so that the result depends on powers and controls alone.
 
-    Raises PowerFlowError with OpenDSS's message if controls do not settle. Whether the power flow itself converged is
-    for the caller to see.
+    ``rebuild`` the system matrix first where controls may have changed it since: OpenDSS would begin with the one of
+    some control iteration of the last solve. Raises PowerFlowError with OpenDSS's message if controls do not settle.
+    Whether the power flow itself converged is for the caller to see.
     """
     dss.YMatrix.SolutionInitialized = False
+    if rebuild:
+        dss.YMatrix.SystemYChanged = True
     try:
         dss.ActiveCircuit.Solution.Solve()
     except DSSException as error:
@@ -97,7 +107,10 @@ class PowerSetter:
         index_of = {str(name).lower(): k for k, name in enumerate(dss.ActiveClass.AllNames, start=1)}
         chosen = [(pod, index_of[e.partition(".")[2]]) for pod, e in enumerate(elements) if e.startswith(kind + ".")]
         self._pods = np.array([pod for pod, _ in chosen], dtype=np.intp)
-        self._batch, self._count = _batch(dss, kind, [index for _, index in chosen]) if chosen else (None, 0)
+        self._batch: Any = None
+        self._count = 0
+        if chosen:
+            self._batch, self._count = _batch(dss, kind, [index for _, index in chosen])
         self._buffer = np.zeros(self._count)
         self._pointer = api.ffi.cast("double*", self._buffer.ctypes.data)
 

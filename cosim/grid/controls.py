@@ -15,6 +15,7 @@ LASTING = ("fuse", "relay", "recloser", "invcontrol", "expcontrol", "storagecont
 
 class Controls:
     """Taps and capacitors that controls move; all others stay as the script ``master`` and its parts set them.
+    ``present`` tells whether there are any controls.
 
     Raises FeederError naming every control whose state could not be restored.
     """
@@ -25,13 +26,14 @@ class Controls:
         _refuse_others(circuit, master)
         self._names = [f"RegControl.{control.Name}" for control in circuit.RegControls]
         self._names += [f"CapControl.{control.Name}" for control in circuit.CapControls]
+        self.present = bool(self._names)
         self._transformers = list(dict.fromkeys(str(control.Transformer) for control in circuit.RegControls))
         self._capacitors = list(dict.fromkeys(str(control.Capacitor) for control in circuit.CapControls))
         for control in list(circuit.CapControls.AllNames) if self._capacitors else []:
             dss.Text.Command = f"Edit CapControl.{control} deadtime=0"  # else it depends on the time since opening
 
     def positions(self) -> dict[str, Any]:
-        """``taps``: per unit of each winding by transformer; ``capacitors``: whether open, and the state of each step."""
+        """``taps``: of each winding [pu], by transformer; ``capacitors``: whether open, and the state of each step."""
         return {
             "taps": {name: self._taps(name) for name in self._transformers},
             "capacitors": {name: self._capacitor(name) for name in self._capacitors},
@@ -57,7 +59,7 @@ class Controls:
         seen = len(self._circuit.Solution.EventLog)
         self._log_events("yes")
         with suppress(PowerFlowError):
-            solve_flat(self._dss)
+            solve_flat(self._dss, rebuild=True)
         self._log_events("no")
         lines = [str(line) for line in self._circuit.Solution.EventLog][seen:]
         events = [dict(part.strip().partition("=")[::2] for part in line.split(",")) for line in lines]

@@ -6,41 +6,41 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from cosim.scenario.document import Document, read_document
 from cosim.domain.frames import Floats
 from cosim.errors import Fault, FeederError
-from cosim.scenario.schema import Meter
+from cosim.scenario.document import Document, read_document
+from cosim.scenario.schema import Meter, NonNegative, Number, Part, Positive
 from cosim.units import kvar_per_kw
 
 CONSTANT_PROFILE = "constant"
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Head(_Part):
+class Head(Part):
     """Where the power of the whole feeder is counted, import positive."""
 
     branch: str = Field(description="OpenDSS branch, e.g. Line.L01")
     end: str = Field(description="bus at that end of the branch")
 
 
-class Pod(_Part):
+class Pod(Part):
     """A point of delivery: one OpenDSS element with a profile."""
 
     element: str = Field(pattern=r"^\w+\.\S+$", description="OpenDSS element, e.g. Load.SS1")
     kind: Literal["load", "pv", "storage"] = Field(description="load consumes, pv injects, storage follows orders")
-    kw: float = Field(0.0, ge=0.0, description="factor of the profile [kW]")
-    power_factor: float = Field(1.0, gt=0.0, le=1.0, description="lagging, constant")
+    kw: NonNegative = Field(0.0, description="factor of the profile [kW]")
+    power_factor: Number = Field(1.0, gt=0.0, le=1.0, description="lagging, constant")
     profile: str | None = Field(None, description="profile column, or `constant`")
 
     @model_validator(mode="after")
-    def _has_profile(self) -> Self:
-        if (self.profile is None) != (self.kind == "storage"):
-            raise ValueError("loads and pv have a profile, storage has none")
+    def _fits_kind(self) -> Self:
+        of_profile = {"kw", "profile"}
+        given = self.model_fields_set & {*of_profile, "power_factor"}
+        if self.kind == "storage" and given:
+            raise ValueError(f"storage follows orders, it takes no {', '.join(sorted(given))}")
+        if self.kind != "storage" and (missing := of_profile - given):
+            raise ValueError(f"a POD of kind {self.kind} needs {', '.join(sorted(missing))}")
         return self
 
     @property
@@ -49,11 +49,11 @@ class Pod(_Part):
         return -self.kw if self.kind == "pv" else self.kw
 
 
-class Rating(_Part):
+class Rating(Part):
     """What a branch may carry: a current or, for a transformer, an apparent power."""
 
-    i_a: float | None = Field(None, gt=0.0, description="rated current of a phase [A]")
-    s_kva: float | None = Field(None, gt=0.0, description="rated apparent power [kVA]")
+    i_a: Positive | None = Field(None, description="rated current of a phase [A]")
+    s_kva: Positive | None = Field(None, description="rated apparent power [kVA]")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -62,7 +62,7 @@ class Rating(_Part):
         return self
 
 
-class FeederFile(_Part):
+class FeederFile(Part):
     """``feeder.yaml``."""
 
     name: str = Field(description="name of the feeder")

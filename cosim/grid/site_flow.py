@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,8 @@ from cosim.domain.frames import Floats
 from cosim.domain.grid import GridLayout
 from cosim.domain.measurement import Channel
 from cosim.grid.batch import BatchPowerFlow, BatchState
-from cosim.grid.engine import Unloaded
 from cosim.grid.feeder import Feeder
+from cosim.grid.unloaded import Unloaded
 
 
 def sites_of(pod_buses: Sequence[str]) -> tuple[str, ...]:
@@ -45,33 +45,39 @@ class SiteFlow:
         self, network: Unloaded, feeder: Feeder, pod_buses: Sequence[str], channels: Sequence[Channel]
     ) -> None:
         self.sites = sites_of(pod_buses)
-        self._spread = _spread(feeder, pod_buses)
         self._layout = network.layout
         self._head = network.layout.terminals.index(feeder.head_terminal)
-        self._whole = BatchPowerFlow(network, network.layout.nodes, network.layout.terminals)
-        nodes = [node for node in network.layout.nodes if node.rpartition(".")[0] in _buses(channels)]
+        spread = _spread(feeder, pod_buses)
+        self._whole = BatchPowerFlow(network, network.layout.nodes, network.layout.terminals, spread)
+        buses = {channel.place.bus or channel.place.end for channel in channels if channel.quantity == "vm_pu"}
+        nodes = [node for node in network.layout.nodes if _bus(node) in buses]
         terminals = list(dict.fromkeys(terminal_of(channel) for channel in channels if channel.place.branch))
-        self._observed = BatchPowerFlow(network, nodes, terminals)
-        self._readers = [_reader(channel, self.sites, nodes, terminals) for channel in channels]
+        self._observed = BatchPowerFlow(network, nodes, terminals, spread)
+        self._reading = np.zeros((2 * len(self.sites) + len(nodes) + 3 * len(terminals), len(channels)))
+        for column, channel in enumerate(channels):
+            rows = list(_sources(channel, self.sites, nodes, terminals))
+            self._reading[rows, column] = 1.0 / max(len(rows), 1)
+        self._unpredicted = [k for k, channel in enumerate(channels) if channel.place.storage is not None]
 
     def predict(self, p_kw: Floats, q_kvar: Floats) -> Floats:
-        """Readings of all channels (n_case, n_channel) at net consumption (n_case, n_site) [kW, kvar]; NaN for
-        channels at storage units.
+        """Readings of all channels (n_case, n_channel) at net consumption (n_case, n_site) [kW, kvar].
 
-        Raises PowerFlowError as the batch power flow does.
+        A case whose load flow has no answer is a row of NaN; channels at storage units are columns of NaN.
         """
-        state = self._observed.solve(p_kw @ self._spread.T, q_kvar @ self._spread.T)
-        sources = {"site_p_kw": p_kw, "site_q_kvar": q_kvar, "vm_pu": state.vm_pu}
-        sources |= {"p_kw": state.p_kw, "q_kvar": state.q_kvar, "i_a": state.i_a}
-        columns = [
-            np.full(len(p_kw), np.nan) if source is None else sources[source][:, index].mean(axis=1)
-            for source, index in self._readers
-        ]
-        return np.stack(columns, axis=1) if columns else np.zeros((len(p_kw), 0))
+        state = self._observed.solve(p_kw, q_kvar)
+        sources = np.concatenate([p_kw, q_kvar, state.vm_pu, state.p_kw, state.q_kvar, state.i_a], axis=1)
+        readings = np.asarray(sources @ self._reading)
+        readings[:, self._unpredicted] = np.nan
+        for case in state.failures:
+            readings[case] = np.nan
+        return readings
 
     def states(self, p_kw: Floats, q_kvar: Floats) -> SiteStates:
-        """States of the whole grid at net consumption (n_case, n_site)."""
-        state = self._whole.solve(p_kw @ self._spread.T, q_kvar @ self._spread.T)
+        """States of the whole grid at net consumption (n_case, n_site) [kW, kvar].
+
+        Raises PowerFlowError naming a case whose load flow has no answer.
+        """
+        state = self._whole.solve(p_kw, q_kvar).require_converged()
         return SiteStates(
             vm_pu=state.vm_pu,
             loading_pu=_loading_pu(state, self._layout),
@@ -97,20 +103,21 @@ def _spread(feeder: Feeder, pod_buses: Sequence[str]) -> Floats:
     return np.asarray(weight / weight.sum(axis=0))
 
 
-def _buses(channels: Sequence[Channel]) -> set[str]:
-    return {channel.place.bus or channel.place.end or "" for channel in channels}
+def _bus(node: str) -> str:
+    return node.rpartition(".")[0]
 
 
-def _reader(
-    channel: Channel, sites: Sequence[str], nodes: Sequence[str], terminals: Sequence[str]
-) -> tuple[str | None, list[int]]:
-    """Where a channel's reading comes from: a source and the columns whose mean it is."""
-    place = channel.place
+def _sources(channel: Channel, sites: Sequence[str], nodes: Sequence[str], terminals: Sequence[str]) -> Iterator[int]:
+    """Which of ``[site p, site q, node voltages, terminal p, q, i]`` a channel reads the mean of; none
+    at storage, and at a bus without PODs, whose consumption is 0."""
+    place, first_node = channel.place, 2 * len(sites)
     if place.storage is not None:
-        return None, []
+        return
     if channel.quantity == "vm_pu":
         bus = place.bus or place.end
-        return "vm_pu", [k for k, node in enumerate(nodes) if node.rpartition(".")[0] == bus]
-    if place.branch is not None:
-        return channel.quantity, [terminals.index(terminal_of(channel))]
-    return f"site_{channel.quantity}", [sites.index(str(place.bus))]
+        yield from (first_node + k for k, node in enumerate(nodes) if _bus(node) == bus)
+    elif place.branch is not None:
+        block = ("p_kw", "q_kvar", "i_a").index(channel.quantity)
+        yield first_node + len(nodes) + block * len(terminals) + terminals.index(terminal_of(channel))
+    elif place.bus in sites:
+        yield ("p_kw", "q_kvar").index(channel.quantity) * len(sites) + sites.index(place.bus)

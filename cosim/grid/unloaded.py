@@ -12,7 +12,7 @@ import scipy.sparse
 
 from cosim.domain.frames import Complexes, Floats
 from cosim.domain.grid import GridLayout
-from cosim.errors import Fault, FeederError
+from cosim.errors import FeederError
 from cosim.grid.circuit import node_voltages, solve_flat
 from cosim.grid.feeder import Feeder
 
@@ -23,7 +23,7 @@ _CONTROLS = ("regcontrol", "capcontrol", "swtcontrol", "energymeter", "monitor",
 
 @dataclass(frozen=True)
 class PodBranch:
-    """One phase branch of a POD, between ``nodes`` (0 = ground, else 1 + index of node), carrying ``share`` of its power.
+    """One phase branch of a POD: between ``nodes`` (0 = ground, else 1 + index of node), with ``share`` of its power.
 
     It draws constant power while its voltage is within ``v_min_pu..v_max_pu`` of ``v_rated`` [V].
     """
@@ -80,7 +80,7 @@ def take_out_pods(dss: Any, feeder: Feeder, elements: Sequence[str], layout: Gri
 
 
 def _check_models(dss: Any, feeder: Feeder, elements: Sequence[str]) -> None:
-    faults = []
+    faults, pods = [], set(elements)
     for (pod, entry), name in zip(feeder.pods.items(), elements, strict=True):
         dss.ActiveCircuit.SetActiveElement(name)
         model = int(dss.ActiveCircuit.ActiveCktElement.Properties("model").Val)
@@ -89,7 +89,7 @@ def _check_models(dss: Any, feeder: Feeder, elements: Sequence[str]) -> None:
             faults.append(feeder.fault(f"pods.{pod}.element", problem, f"model={model}", f"model={CONSTANT_POWER}"))
     for element in map(str, dss.ActiveCircuit.AllElementNames):
         kind = element.partition(".")[0].lower()
-        if kind in (*_LINEAR, *_CONTROLS) or element.lower() in elements:
+        if kind in (*_LINEAR, *_CONTROLS) or element.lower() in pods:
             continue
         dss.ActiveCircuit.SetActiveElement(element)
         if dss.ActiveCircuit.ActiveCktElement.Enabled:
@@ -108,9 +108,7 @@ def _pod_branches(dss: Any, pod: int, name: str) -> list[PodBranch]:
     v_rated = 1000.0 * kv / (math.sqrt(3.0) if phases > 1 and not delta else 1.0)
     v_min, v_max = (float(element.Properties(key).Val) for key in ("Vminpu", "Vmaxpu"))
     ends = [refs[(k + 1) % len(refs)] if delta else refs[-1] for k in range(phases)]
-    return [
-        PodBranch(pod, (refs[k], end), 1.0 / phases, v_rated, v_min, v_max) for k, end in enumerate(ends)
-    ]
+    return [PodBranch(pod, (refs[k], end), 1.0 / phases, v_rated, v_min, v_max) for k, end in enumerate(ends)]
 
 
 def _port(dss: Any, terminal: str) -> Port:

@@ -12,7 +12,15 @@ from cosim.clock import format_duration
 from cosim.domain.frames import Floats
 from cosim.flexibility.storage import stored_kwh
 from cosim.io.results import Results
-from cosim.report.accuracy import ALL_SITES, fault_counts, head_error, meter_quality, share_not_good, site_errors
+from cosim.report.accuracy import (
+    ALL_SITES,
+    EstimateError,
+    fault_counts,
+    head_error,
+    meter_quality,
+    share_not_good,
+    site_errors,
+)
 from cosim.report.breakdown import days, deepest, wall_times
 from cosim.report.layout import aligned, number, shortened
 from cosim.report.reading import WITH, WITHOUT, Reading, moment
@@ -22,7 +30,6 @@ HEAD, GRID, PREDICTION, STORAGE = "Head (import > 0)", "Grid", "Prediction befor
 ESTIMATE, RUN = "Estimate and measurements", "Run"
 _WIDTH = 100
 _DAYS_AS_TEXT = 14
-_SITES_AS_TEXT = 6
 
 Measure = Callable[[Floats], tuple[float, str]]
 """A figure of a course of powers (n_time,), and a note on it."""
@@ -113,7 +120,7 @@ def _grid(reading: Reading) -> Iterator[Indicator]:
         other = reading.extreme(f"{WITHOUT}/{path}", sign) if reading.compared else None
         if true is not None:
             at, other_at = (
-                f"{e.element}, {moment(reading.local_time[e.step])}" if e is not None else "" for e in (true, other)
+                f"{moment(reading.local_time[e.step])}, {e.element}" if e is not None else "" for e in (true, other)
             )
             yield Indicator(GRID, name, true.value, "pu", None if other is None else other.value, _notes(at, other_at))
 
@@ -255,26 +262,25 @@ def _day_lines(reading: Reading) -> list[str]:
 
 
 def _error_lines(reading: Reading) -> list[str]:
+    """Errors by method over all unmetered sites, then at single sites as far as there is room for them."""
     errors, head = site_errors(reading), head_error(reading)
-    sites = reading.unmetered_sites
-    shown = sites[:_SITES_AS_TEXT] if len(sites) > 1 else ()
-    rows = [["  method", "mean abs.", "RMSE", "bias", "largest", *(f"at {shortened(site, 9)}" for site in shown)]]
-    mean = {(e.method, e.site): number(e.mean_absolute_kw, "kW") for e in errors}
-    pooled = [
-        (f"  {e.method}{'*' if e.method == reading.method_in_use else ''}", e) for e in errors if e.site == ALL_SITES
-    ]
-    for label, e in [*pooled, *([("  head, estimated", head)] if head else [])]:
-        values = (e.mean_absolute_kw, e.root_mean_square_kw, e.bias_kw, e.maximum_kw)
-        rows.append(
-            [
-                label,
-                *(number(v, "kW") for v in values),
-                *(mean.get((e.method, s), "") if e is not head else "" for s in shown),
-            ]
-        )
-    more = f" (mean abs. at the first {len(shown)} of {len(sites)} sites)" if len(shown) < len(sites) and shown else ""
-    title = "Estimation error [kW]: unmetered sites by method (* used by the operator), head" + more
+    sites = [f"at {shortened(site, 12)}" for site in reading.unmetered_sites]
+    room = (_WIDTH - 54) // (2 + max(map(len, sites), default=8))
+    shown = reading.unmetered_sites[:room] if len(sites) > 1 else ()
+    at_site = {(e.method, e.site): number(e.mean_absolute_kw, "kW") for e in errors}
+    rows = [["  method", "mean abs.", "RMSE", "bias", "largest", *sites[: len(shown)]]]
+    for e in [e for e in errors if e.site == ALL_SITES]:
+        label = f"  {e.method}{'*' if e.method == reading.method_in_use else ''}"
+        rows.append([label, *_error_figures(e), *(at_site[e.method, site] for site in shown)])
+    if head is not None:
+        rows.append(["  head", *_error_figures(head), *[""] * len(shown)])
+    title = "Estimation error of active power at unmetered sites [kW] (* used by the operator)"
     return [title, *aligned(rows, width=_WIDTH)] if len(rows) > 1 else []
+
+
+def _error_figures(error: EstimateError) -> list[str]:
+    figures = (error.mean_absolute_kw, error.root_mean_square_kw, error.bias_kw, error.maximum_kw)
+    return [number(figure, "kW") for figure in figures]
 
 
 def _meter_lines(reading: Reading) -> list[str]:

@@ -42,7 +42,8 @@ class Reading:
         self.scenario: dict[str, Any] = self.json("scenario") or {}
         self.time = results.time
         self._signals = frozenset(results.signals())
-        self._totals: dict[str, Floats | None] = {}
+        self._elements: dict[str, list[str]] = {}
+        self._frames: dict[str, pd.DataFrame] = {}
 
     def json(self, attribute: str) -> Any:
         """A root attribute that is JSON text; None where the file has none."""
@@ -92,23 +93,24 @@ class Reading:
 
     @property
     def local_end(self) -> pd.Timestamp:
-        """End of the last recorded step in local time."""
-        end: pd.Timestamp = self.local_time[-1] + pd.Timedelta(seconds=0.0 if np.isnan(self.step_s) else self.step_s)
+        """End of the last recorded step in local time; a second after it begins where its length is not known."""
+        length_s = 1.0 if np.isnan(self.step_s) else self.step_s
+        end: pd.Timestamp = self.local_time[-1] + pd.Timedelta(seconds=length_s)
         return end
 
     def has(self, path: str) -> bool:
         return path in self._signals
 
     def frame(self, path: str) -> pd.DataFrame | None:
-        """A signal as a table, None where there is none of that path."""
-        return self.results.frame(path) if self.has(path) else None
+        """A signal as a table, None where there is none of that path; not to be changed, as it is kept."""
+        if self.has(path) and path not in self._frames:
+            self._frames[path] = self.results.frame(path)
+        return self._frames.get(path)
 
     def total(self, path: str) -> Floats | None:
         """A signal summed over its elements (n_time,), None where there is none; NaN where an element is missing."""
-        if path not in self._totals:
-            frame = self.frame(path)
-            self._totals[path] = None if frame is None else frame.to_numpy(dtype=np.float64).sum(axis=1)
-        return self._totals[path]
+        frame = self.frame(path)
+        return None if frame is None else frame.to_numpy(dtype=np.float64).sum(axis=1)
 
     @property
     def compared(self) -> bool:
@@ -119,22 +121,45 @@ class Reading:
         """``model/attribute`` without orders, summed over its elements; None where nothing is compared."""
         return self.total(f"{WITHOUT}/{path}") if self.compared else None
 
+    @cached_property
+    def _buses_above(self) -> frozenset[str]:
+        return frozenset(self.json("buses_above") or ())
+
+    def _of_feeder(self, path: str, element: str) -> bool:
+        """Whether an element belongs to the feeder: nodes above its head would hide what happens below."""
+        return not path.endswith("/bus/vm_pu") or element.rpartition(".")[0] not in self._buses_above
+
     def blocks(self, path: str) -> Iterator[tuple[int, pd.DataFrame]]:
         """A signal in blocks of steps, each with the index of its first step, so that a year of a large feeder fits
-        into memory."""
-        width = max(1, len(self.elements(path)))
-        rows = max(1, _BLOCK_VALUES // width)
+        into memory. Of voltages only the feeder's own nodes."""
+        for first, frame in self._whole_blocks(path):
+            kept = [element for element in frame.columns if self._of_feeder(path, str(element))]
+            yield first, frame if len(kept) == frame.shape[1] else frame[kept]
+
+    def _whole_blocks(self, path: str) -> Iterator[tuple[int, pd.DataFrame]]:
+        rows = max(1, _BLOCK_VALUES // max(1, len(self._all_elements(path))))
+        if self.steps <= rows:
+            kept = self.frame(path)
+            yield from [] if kept is None else [(0, kept)]
+            return
         for first in range(0, self.steps, rows):
             last = first + rows
             stop = self.time[last] if last < self.steps else None
             yield first, self.results.frame(path, self.time[first], stop)
 
     def elements(self, path: str) -> list[str]:
-        """Element ids of a signal, empty where there is none."""
+        """Element ids of a signal, empty where there is none; of voltages only the feeder's own nodes."""
+        return [element for element in self._all_elements(path) if self._of_feeder(path, element)]
+
+    def _all_elements(self, path: str) -> list[str]:
         if not self.has(path):
             return []
-        never = pd.Timestamp("1678-01-01")
-        return [str(element) for element in self.results.frame(path, never, never).columns]
+        if path in self._frames:
+            return [str(element) for element in self._frames[path].columns]
+        if path not in self._elements:
+            none_yet = pd.Timestamp(0, tz="UTC")
+            self._elements[path] = [str(e) for e in self.results.frame(path, none_yet, none_yet).columns]
+        return self._elements[path]
 
     def extreme(self, path: str, sign: int) -> Extreme | None:
         """The highest (``sign`` 1) or lowest (-1) value of a signal; None without any value."""
@@ -189,7 +214,8 @@ class Reading:
 
     def estimated_site_kw(self, method: str) -> pd.DataFrame:
         """Estimate [kW] of a method for each unmetered site."""
-        return self.results.frame(f"estimator/{method}/p_kw", elements=self.unmetered_sites)
+        frame = self.frame(f"estimator/{method}/p_kw")
+        return pd.DataFrame() if frame is None else frame[list(self.unmetered_sites)]
 
 
 def moment(instant: pd.Timestamp) -> str:

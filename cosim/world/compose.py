@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import shlex
-import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,16 +14,18 @@ import mosaik
 import numpy as np
 import tqdm
 from loguru import logger
-from mosaik.starters import CmdStarter, ConnectStarter, PythonStarter, Starter
+from mosaik.starters import PythonStarter, Starter
 
 from cosim.case import Case
 from cosim.domain.frames import EventTable, Signal
-from cosim.errors import SimulatorError
+from cosim.errors import CosimError, SimulatorError
 from cosim.io.store import ResultWriter
 from cosim.io.transport import MemoryBus
 from cosim.scenario.schema import ForeignSimulator
 from cosim.wiring import CLASSES, LOOP, Link, Port, links_of, simulators_of
+from cosim.world.foreign import foreign_starter, names_checked
 from cosim.world.guard import GuardedStarter, Stopwatch
+from cosim.world.process import ProcessStarter
 
 OWN_TIMEOUT_S = 600.0
 START_TIMEOUT_S = 60.0
@@ -71,7 +72,8 @@ def run_world(
         composer.connect_all()
         composer.record(writer, count)
         writer.start()
-        world.run(until=case.clock.until_s, print_progress=False)
+        with _no_task_left(world.loop):
+            world.run(until=case.clock.until_s, print_progress=False)
     if last != case.clock.steps - 1:
         raise SimulatorError(f"the run ended after step {last} of {case.clock.steps - 1} without an error")
 
@@ -91,6 +93,19 @@ def _world() -> Iterator[mosaik.World]:
             yield world
     finally:
         asyncio.set_event_loop(None)
+
+
+@contextmanager
+def _no_task_left(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Ends the tasks begun meanwhile: when one simulator fails, mosaik leaves those of the others waiting."""
+    before = asyncio.all_tasks(loop)
+    try:
+        yield
+    finally:
+        left = asyncio.all_tasks(loop) - before
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
 
 class _Composer:
@@ -146,17 +161,27 @@ class _Composer:
             self._outputs += [(Port(name, model, _name(o)), o) for o in map(_output, entity.extra_info)]
 
     def _start_foreign(self, name: str, foreign: ForeignSimulator) -> None:
+        starter = foreign_starter(self._case.loaded, name, START_TIMEOUT_S)
         try:
-            inner = _foreign_starter(foreign)
-            factory = self._world.start(self._guard(name, inner, foreign.timeout_s), sim_id=name, **foreign.params)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Simulator .* is using an outdated API version")
+                factory = self._world.start(
+                    self._guard(name, starter, foreign.timeout_s, foreign=True), sim_id=name, **foreign.params
+                )
+            meta: Any = factory.meta
+            names_checked(self._case.loaded, name, meta)
             entities: list[Any] = getattr(factory, foreign.model).create(foreign.count, **foreign.model_params)
-        except (mosaik.exceptions.ScenarioError, AttributeError, TypeError) as error:
-            raise SimulatorError(f"simulator {name} could not be started: {error}") from None
+        except CosimError:
+            raise
+        except Exception as error:  # mosaik has no type of its own for a wrong description of models or entities
+            raise SimulatorError(f"simulator {name} could not be started: {type(error).__name__}: {error}") from None
+        if factory.type == "event-based":
+            self._world.set_initial_event(name)
         for k, entity in enumerate(entities):
             self._entities[name, str(k)] = entity
 
-    def _guard(self, name: str, inner: Starter, timeout_s: float) -> GuardedStarter:
-        return GuardedStarter(name, inner, timeout_s, self._stopwatch)
+    def _guard(self, name: str, inner: Starter, timeout_s: float, foreign: bool = False) -> GuardedStarter:
+        return GuardedStarter(name, inner, timeout_s, self._stopwatch, foreign)
 
     def _from(self, name: str) -> list[Link]:
         return [link for link in self._links if link.source.simulator == name]
@@ -171,7 +196,7 @@ class _Composer:
                 how = {"time_shifted": True, "initial_data": {link.source.attribute: self._wired(link, idle)}}
             elif link.when == "back":
                 how = {"weak": True}
-            if link.scale != 1.0:
+            if link.source.simulator in self._case.scenario.simulators:
                 how["transform"] = _times(link.scale)
             try:
                 self._world.connect(source, target, (link.source.attribute, link.target.attribute), **how)
@@ -212,24 +237,13 @@ class _Composer:
 
 def _own_starter(name: str, remote: bool) -> Starter:
     if remote:
-        return CmdStarter(f"{shlex.quote(sys.executable)} -m simulators {name} %(addr)s", posix=True)
+        return ProcessStarter(["%(python)s", "-m", "simulators", name, "%(addr)s"], START_TIMEOUT_S)
     module, _, class_name = CLASSES[name].partition(":")
     return PythonStarter(getattr(importlib.import_module(module), class_name))
 
 
-def _foreign_starter(foreign: ForeignSimulator) -> Starter:
-    """A ``cmd`` runs under a launcher that ends it when the runner dies; its text is split as a shell would."""
-    start = foreign.start
-    if "python" in start:
-        return PythonStarter.from_string(start["python"])
-    if "connect" in start:
-        return ConnectStarter.from_addr(start["connect"])
-    launcher = f"{shlex.quote(sys.executable)} -m simulators.lifeline"
-    return CmdStarter(f"{launcher} {start['cmd']}", cwd=start.get("cwd", "."), posix=True)
-
-
-def _times(scale: float) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else value * scale
+def _times(scale: float) -> Callable[[Any], float]:
+    return lambda value: float(value) * scale
 
 
 def _output(described: dict[str, Any]) -> Signal | EventTable:

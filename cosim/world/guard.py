@@ -1,8 +1,8 @@
 """Guarded simulators: whatever goes wrong in one, local or remote, becomes one error that names it.
 
-mosaik logs a remote simulator's exception and returns normally, waits for ever for one that hangs, and ends the process
-of one that is slow to stop without looking whether it ended. Every call to a simulator passes through `GuardedProxy`,
-which also measures the time it takes.
+mosaik logs a remote simulator's exception and returns normally, waits for ever for one that hangs or whose answer it
+cannot read, and takes any value for an output. Every call to a simulator passes through `GuardedProxy`, which also
+measures the time it takes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import subprocess
 import time
 from collections import defaultdict
+from collections.abc import Awaitable
 from typing import Any
 
 from mosaik.exceptions import ConnectionClosedError, ScenarioError, SimulationError
@@ -20,8 +21,15 @@ from mosaik.starters import Starter
 from mosaik_api_v3.connection import RemoteException
 
 from cosim.errors import CosimError, SimulatorError
+from cosim.world.foreign import fault_in
+from cosim.world.process import end
 
 _STOP_S = 5.0
+_SETTLE_S = 0.1
+
+
+class _NoAnswer(Exception):
+    """A remote simulator hangs, is gone or sends something else than answers."""
 
 
 class Stopwatch:
@@ -41,10 +49,12 @@ class Stopwatch:
 
 
 class GuardedStarter(Starter):
-    """Starts simulator ``name`` as ``inner`` does and guards it; a call may take ``timeout_s`` [s]."""
+    """Starts simulator ``name`` as ``inner`` does and guards it: a call may take ``timeout_s`` [s], and the outputs of
+    a ``foreign`` one must be numbers."""
 
-    def __init__(self, name: str, inner: Starter, timeout_s: float, stopwatch: Stopwatch) -> None:
-        self._name, self._inner, self._timeout_s, self._stopwatch = name, inner, timeout_s, stopwatch
+    def __init__(self, name: str, inner: Starter, timeout_s: float, stopwatch: Stopwatch, foreign: bool) -> None:
+        self._name, self._inner, self._timeout_s = name, inner, timeout_s
+        self._stopwatch, self._foreign = stopwatch, foreign
         self.api_version = inner.api_version
 
     async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
@@ -52,7 +62,10 @@ class GuardedStarter(Starter):
             proxy = await self._inner.start(sim_id, mosaik_remote, mosaik_config)
         except (SimulationError, ScenarioError, OSError) as error:
             raise SimulatorError(f"simulator {self._name} could not be started: {error}") from None
-        return GuardedProxy(self._name, proxy, self._timeout_s, self._stopwatch)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            raise SimulatorError(f"simulator {self._name} could not be started: {what}") from error
+        return GuardedProxy(self._name, proxy, self._timeout_s, self._stopwatch, self._foreign)
 
     @classmethod
     def from_starter_config(cls, starter_config: Any) -> Starter | None:
@@ -62,11 +75,12 @@ class GuardedStarter(Starter):
 class GuardedProxy(BaseProxy):
     """A simulator whose every failure is a `CosimError` that names it."""
 
-    def __init__(self, name: str, inner: BaseProxy, timeout_s: float, stopwatch: Stopwatch) -> None:
+    def __init__(self, name: str, inner: BaseProxy, timeout_s: float, stopwatch: Stopwatch, foreign: bool) -> None:
         super().__init__()
-        self._name, self._inner, self._timeout_s, self._stopwatch = name, inner, timeout_s, stopwatch
-        self._remote = isinstance(inner, RemoteProxy)
+        self._name, self._inner, self._timeout_s = name, inner, timeout_s
+        self._stopwatch, self._foreign = stopwatch, foreign
         self._t_s: int | None = None
+        self._hopeless = False
 
     @property
     def meta(self) -> Any:
@@ -74,7 +88,12 @@ class GuardedProxy(BaseProxy):
 
     async def init(self, sid: str, *, time_resolution: float, **sim_params: Any) -> list[int]:
         call = self._inner.init(sid, time_resolution=time_resolution, **sim_params)
-        version: list[int] = await self._guarded("init", call)
+        try:
+            version: list[int] = await self._guarded("init", call)
+        except BaseException:
+            if isinstance(self._inner, RemoteProxy):
+                await self.stop()  # mosaik forgets a simulator that fails here
+            raise
         return version
 
     async def send(self, request: Any) -> Any:
@@ -83,23 +102,47 @@ class GuardedProxy(BaseProxy):
             self._t_s = request[1][0]
         started = time.perf_counter()
         try:
-            return await self._guarded(method, self._inner.send(request))
+            answer = await self._guarded(method, self._inner.send(request))
         finally:
             self._stopwatch.add(self._name, time.perf_counter() - started)
+        fault = fault_in(method, request[1], answer, self.meta["type"]) if self._foreign else None
+        if fault is not None:
+            raise self._error(method, fault)
+        return answer
 
-    async def _guarded(self, method: str, call: Any) -> Any:
+    async def _guarded(self, method: str, call: Awaitable[Any]) -> Any:
         try:
-            return await (asyncio.wait_for(call, self._timeout_s) if self._remote else call)
+            return await (self._answer(self._inner, call) if isinstance(self._inner, RemoteProxy) else call)
         except CosimError:
             raise
         except RemoteException as error:
             raise self._error(method, f"{error.remote_type}: {error.remote_msg}") from None
-        except (ConnectionClosedError, ConnectionError, asyncio.IncompleteReadError):
-            raise self._error(method, f"its process is gone{self._exit_code()}") from None
-        except TimeoutError:
-            raise self._error(method, f"no answer within {self._timeout_s:g} s") from None
+        except _NoAnswer as error:
+            raise self._error(method, str(error)) from None
         except Exception as error:
             raise self._error(method, f"{type(error).__name__}: {error}") from error
+
+    async def _answer(self, inner: RemoteProxy, call: Awaitable[Any]) -> Any:
+        """The answer to ``call``. Without the task that reads answers there would never be one."""
+        answer, reader = asyncio.ensure_future(call), inner._channel._receiver_task
+        try:
+            await asyncio.wait([answer, reader], timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if reader.done():
+                await asyncio.wait([answer], timeout=_SETTLE_S)
+            if answer.done():
+                return answer.result()
+        except (ConnectionClosedError, ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            answer.cancel()
+        self._hopeless = True
+        if not reader.done():
+            raise _NoAnswer(f"no answer within {self._timeout_s:g} s")
+        error = reader.exception()
+        if error is None or isinstance(error, ConnectionError):
+            await asyncio.sleep(_SETTLE_S)  # for the process to have an exit code
+            raise _NoAnswer(f"its process is gone{self._exit_code()}")
+        raise _NoAnswer(f"its answer cannot be read ({type(error).__name__}: {error})")
 
     def _error(self, method: str, cause: str) -> SimulatorError:
         at = "" if self._t_s is None else f" at simulated time {self._t_s} s"
@@ -117,13 +160,19 @@ class GuardedProxy(BaseProxy):
 
     async def stop(self) -> None:
         """Stops it; a process that does not end in time is killed and reaped."""
-        if not self._remote:
+        if not isinstance(self._inner, RemoteProxy):
             await self._inner.stop()
             return
-        with contextlib.suppress(Exception):  # it may be gone, hang or fail to stop: below it is ended in any case
-            await asyncio.wait_for(self._inner.stop(), _STOP_S)
         process = self._process
-        if process is not None and process.poll() is None:
+        if self._hopeless and process is not None:
             process.kill()
+        with contextlib.suppress(Exception):  # it may be gone, hang or fail to stop: below it is ended in any case
+            await asyncio.wait_for(_leave(self._inner) if self._hopeless else self._inner.stop(), _STOP_S)
         if process is not None:
-            process.wait()
+            await end(process, _STOP_S)
+
+
+async def _leave(inner: RemoteProxy) -> None:
+    """Closes the connection to a simulator that no longer talks to us."""
+    inner._reader_task.cancel()
+    await inner._channel.close()  # type: ignore[no-untyped-call]

@@ -43,11 +43,10 @@ class Reference:
 
     def __init__(self, year: Year) -> None:
         self._loop = RawLoop(year.case.feeder.name)
-        feeder, nodes, v_base = year.case.feeder, self._loop.nodes, year.v_base
+        feeder, nodes = year.case.feeder, self._loop.nodes
         loads = {pod.element.lower(): year.case.pod_buses[k] for k, pod in enumerate(feeder.pods.values())}
         self._sites = [year.case.sites.index(loads[name]) for name in self._loop.loads]
         self._head, self._head_bus = feeder.head.branch, feeder.head.end.upper()
-        self._v_base = np.array([v_base[node] for node in nodes])
         self._rows = {
             bus: [k for k, node in enumerate(nodes) if node.rpartition(".")[0] == bus] for bus in year.case.layout.buses
         }
@@ -59,7 +58,7 @@ class Reference:
         p_kw, q_kvar = np.split(x, 2)
         self._loop.set_loads(p_kw[self._sites].tolist(), q_kvar[self._sites].tolist())
         self._loop.solve()
-        vm_pu = np.abs(self._loop.voltages()) / self._v_base
+        vm_pu = np.abs(self._loop.voltages()) / self._loop.v_base
         head = self._loop.terminal_kva(self._head)[0]
         total = 0.0
         seen = evidence(problem, but=is_site_power(problem))
@@ -146,7 +145,9 @@ def _rows(ms: dict[str, float], objective: dict[str, float], excess: dict[str, f
     reached = "reference objective over ours, medians: 1 or more is as good or better; median difference {:+.2g}"
     return [
         times_as_fast(f"genetic algorithm, {solves}", ms["same"], ms["reference"], "ms/estimate", fast),
-        times_as_fast("genetic algorithm as configured by default", ms["default"], ms["reference"], "ms/estimate", fast),
+        times_as_fast(
+            "genetic algorithm as configured by default", ms["default"], ms["reference"], "ms/estimate", fast
+        ),
         *(
             times_as_fast(name, objective[way], objective["reference"], "1", reached.format(excess[way]))
             for name, way in ((f"objective reached, {solves}", "same"), ("objective reached, default", "default"))

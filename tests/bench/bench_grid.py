@@ -99,7 +99,7 @@ def check_same(adapter: Adapter, engine: Engine, raw: Raw, steps: list[tuple[Flo
     for given, state, (magnitude, _, powers, _, _) in paths:
         np.testing.assert_array_equal(given["bus"]["vm_pu"], state.vm_pu)
         np.testing.assert_array_equal(given["terminal"]["p_kw"], state.terminal_p_kw)
-        np.testing.assert_allclose(state.vm_pu, magnitude[order] / engine.v_base, rtol=0, atol=TOLERANCE_PU)
+        np.testing.assert_allclose(state.vm_pu, (magnitude / raw.loop.v_base)[order], rtol=0, atol=TOLERANCE_PU)
         raw_kva = np.array(powers).ravel()
         np.testing.assert_allclose(state.terminal_p_kw, raw_kva.real, rtol=0, atol=TOLERANCE_KW)
         np.testing.assert_allclose(state.terminal_q_kvar, raw_kva.imag, rtol=0, atol=TOLERANCE_KW)

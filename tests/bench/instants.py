@@ -57,11 +57,6 @@ class Year:
         metered = {meter.bus for meter in self.case.meters.values()}
         return [k for k, site in enumerate(self.case.sites) if site not in metered]
 
-    @property
-    def v_base(self) -> dict[str, float]:
-        """Base voltage of each node [V]."""
-        return dict(zip(self._engine.layout.nodes, self._engine.v_base.tolist(), strict=True))
-
     def drawn(self, count: int) -> list[int]:
         """``count`` different steps of the year, in order, from a stream of their own; the same for all meters."""
         steps = self.case.clock.steps

@@ -14,7 +14,7 @@ FEEDERS = Path(__file__).resolve().parents[2] / "dss_models"
 
 class RawLoop:
     """A feeder's circuit with its storage switched off. ``loads``, ``generators`` are their names in OpenDSS's order,
-    ``nodes`` those of the voltages."""
+    ``nodes`` those of the voltages, ``v_base`` (n_node,) their base voltages [V]."""
 
     def __init__(self, feeder: str) -> None:
         self.dss = opendssdirect.NewContext()
@@ -27,6 +27,7 @@ class RawLoop:
         self.loads = tuple(f"load.{name}".lower() for name in self.dss.Loads.AllNames())
         self.generators = tuple(f"generator.{name}".lower() for name in self.dss.Generators.AllNames())
         self.nodes = tuple(str(node).upper() for node in self.dss.Circuit.YNodeOrder())
+        self.v_base = np.array([self._base_v(node) for node in self.nodes])
 
     def set_loads(self, p_kw: list[float], q_kvar: list[float]) -> None:
         """Consumption of all loads, in the order of ``loads``."""
@@ -44,13 +45,17 @@ class RawLoop:
             generators.kW(p)
             generators.kvar(q)
 
+    def _base_v(self, node: str) -> float:
+        self.dss.Circuit.SetActiveBus(node.rpartition(".")[0])
+        return 1000.0 * float(self.dss.Bus.kVBase())
+
     def solve(self) -> None:
         """From a flat start, as the engine does, so that both find the same last digits."""
         self.dss.YMatrix.SolutionInitialized(False)
         self.dss.Solution.Solve()
 
     def voltages(self) -> Complexes:
-        """Complex node voltages (n_node,) [V]."""
+        """Node voltages (n_node,) [V]."""
         return np.asarray(self.dss.Circuit.YNodeVArray(), dtype=np.float64).view(np.complex128)
 
     def terminal_kva(self, branch: str) -> tuple[complex, ...]:

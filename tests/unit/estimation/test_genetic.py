@@ -120,10 +120,10 @@ def test_global_generators_do_not_change_the_result():
 )
 def test_odd_options_still_give_the_best_individual_seen(options):
     case = problem((*HEAD, *METER_A))
-    mean = genetic._Search(case, options, False, 1, 0)
+    cost = genetic._Cost(case, with_prior=False)
     found = solve(case, options)
-    assert found.objective <= mean.objective(mean.start[np.newaxis])[0]
-    assert found.objective == pytest.approx(mean.objective(found.x[np.newaxis])[0], rel=1e-12)
+    assert found.objective <= cost.of(cost.start[np.newaxis])[0]
+    assert found.objective == pytest.approx(cost.of(found.x[np.newaxis])[0], rel=1e-12)
 
 
 def test_nothing_to_compare_with_leaves_the_mean_without_a_search():

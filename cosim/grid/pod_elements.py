@@ -1,0 +1,88 @@
+"""The OpenDSS elements behind the PODs: checked against the circuit, storage replaced by a generator of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from cosim.domain.flexibility import StorageUnit
+from cosim.errors import Fault, FeederError
+from cosim.grid.circuit import POD_CLASSES
+from cosim.grid.feeder import Feeder
+
+_CLASSES = {"load": POD_CLASSES, "pv": POD_CLASSES, "storage": ("storage",)}
+_SHOWN = 30  # elements named in a message
+
+
+def adopt_elements(dss: Any, feeder: Feeder) -> tuple[list[str], tuple[StorageUnit, ...]]:
+    """The element of each POD (n_pod,), full name in lower case, and the storage units among them.
+
+    Every Storage element is put out of service and a generator put in its place: stored energy is our own model,
+    because the Storage element integrates at each solve and runs at full power through a step with room for a part.
+    Raises FeederError naming every POD whose element does not exist, is out of service, is of the wrong class, or
+    already belongs to another POD.
+    """
+    faults = list(_faults(dss.ActiveCircuit, feeder))
+    if faults:
+        raise FeederError(faults)
+    elements, units = [], []
+    for name, pod in feeder.pods.items():
+        elements.append(pod.element.lower())
+        if pod.kind == "storage":
+            dss.ActiveCircuit.SetActiveElement(pod.element)
+            units.append(_storage_unit(dss.ActiveCircuit.ActiveCktElement, name))
+            elements[-1] = _put_generator(dss, pod.element)
+    return elements, tuple(units)
+
+
+def bus_of(dss: Any, element: str) -> str:
+    """The bus of an element, in capitals."""
+    dss.ActiveCircuit.SetActiveElement(element)
+    return str(dss.ActiveCircuit.ActiveCktElement.BusNames[0]).partition(".")[0].upper()
+
+
+def _faults(circuit: Any, feeder: Feeder) -> Iterator[Fault]:
+    names = {str(name).lower(): str(name) for name in circuit.AllElementNames}
+    owner: dict[str, str] = {}
+    for pod, entry in feeder.pods.items():
+        key, element, classes = f"pods.{pod}.element", entry.element.lower(), _CLASSES[entry.kind]
+        fitting = [shown for name, shown in names.items() if name.partition(".")[0] in classes]
+        allowed = ", ".join(fitting[:_SHOWN]) + (", ..." if len(fitting) > _SHOWN else "")
+        if element not in names:
+            yield feeder.fault(key, "no such element", entry.element, allowed)
+        elif element.partition(".")[0] not in classes:
+            yield feeder.fault(key, f"not an element for a POD of kind {entry.kind}", entry.element, allowed)
+        elif element in owner:
+            yield feeder.fault(key, f"the element already belongs to POD {owner[element]}", entry.element)
+        elif circuit.SetActiveElement(element) < 0 or not circuit.ActiveCktElement.Enabled:
+            yield feeder.fault(key, "the element is out of service (enabled=no)", entry.element)
+        owner.setdefault(element, pod)
+
+
+def _storage_unit(element: Any, pod: str) -> StorageUnit:
+    def figure(key: str) -> float:
+        return float(element.Properties(key).Val)
+
+    e_max_kwh = figure("kWhrated")
+    return StorageUnit(
+        pod=pod,
+        p_max_kw=figure("kWrated"),
+        e_max_kwh=e_max_kwh,
+        reserve_kwh=e_max_kwh * figure("%reserve") / 100.0,
+        charge_efficiency=figure("%EffCharge") / 100.0,
+        discharge_efficiency=figure("%EffDischarge") / 100.0,
+        idling_kw=figure("%IdlingkW") / 100.0 * figure("kWrated"),
+    )
+
+
+def _put_generator(dss: Any, storage: str) -> str:
+    element = dss.ActiveCircuit.ActiveCktElement
+    bus, phases = element.BusNames[0], element.NumPhases
+    kv, conn, v_min, v_max = (element.Properties(key).Val for key in ("kV", "conn", "Vminpu", "Vmaxpu"))
+    element.Enabled = False
+    generator = f"generator.cosim_{storage.partition('.')[2].lower()}"
+    dss.Text.Command = (
+        f"New {generator} phases={phases} bus1={bus} kV={kv} conn={conn} model=1 Vminpu={v_min} Vmaxpu={v_max} "
+        "kW=0 kvar=0"
+    )
+    return generator

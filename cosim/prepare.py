@@ -10,7 +10,7 @@ import numpy as np
 from cosim.case import Case
 from cosim.clock import Clock
 from cosim.domain.frames import Floats
-from cosim.errors import ScenarioError
+from cosim.errors import ProfileError, ScenarioError
 from cosim.flexibility.sizing import Day, Sized, simulate, size
 from cosim.grid.batch import BatchPowerFlow
 from cosim.grid.engine import Engine
@@ -104,7 +104,7 @@ class _HeadModel:
         clock = replace(clock, step_s=clock.mtu_s, steps=clock.until_s // clock.mtu_s)
         try:
             covering(case.profiles, clock)
-        except ScenarioError as error:
+        except ProfileError as error:
             raise ScenarioError([case.loaded.fault("operator.sizing.day", f.problem) for f in error.faults]) from None
         p_kw, q_kvar = case.feeder.powers(case.profiles.names, sample(case.profiles, clock))
         begins = tuple(

@@ -59,10 +59,13 @@ class _Cost:
     def __init__(self, problem: EstimationProblem, with_prior: bool) -> None:
         self.problem, self.with_prior = problem, with_prior
         self.seen = evidence(problem, but=is_site_power(problem))
-        fixed = metered_power(problem).x
+        metered = metered_power(problem)
+        fixed = metered.x
         self.genes: Ints = np.flatnonzero(np.isnan(fixed))
         self.start = np.where(np.isnan(fixed), problem.history.mean, fixed)
-        self.whitening: Floats = np.linalg.inv(np.linalg.cholesky(problem.history.covariance)).T
+        # A metered injection is fixed at a reading: it departs from the history by the reading's error too.
+        spread = problem.history.covariance + np.diag(np.nan_to_num(metered.sigma) ** 2)
+        self.whitening: Floats = np.linalg.inv(np.linalg.cholesky(spread)).T
 
     def with_genes(self, genes: Floats) -> Floats:
         """x (n_case, 2 n_site) of ``genes`` (n_case, n_gene)."""

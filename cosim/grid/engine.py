@@ -13,7 +13,7 @@ import numpy as np
 
 from cosim.domain.frames import Complexes, Floats, frozen
 from cosim.domain.grid import GridState
-from cosim.errors import InputError, PowerFlowError
+from cosim.errors import CosimError, PowerFlowError
 from cosim.grid.circuit import POD_CLASSES, PowerSetter, compile_circuit, give_back, node_voltages, solve_flat
 from cosim.grid.controls import Controls
 from cosim.grid.feeder import Feeder
@@ -42,13 +42,13 @@ class Engine:
             self._elements, self.storage = adopt_elements(self._dss, feeder)
             self._topology = read_topology(self._dss.ActiveCircuit, feeder)
             self._controls = Controls(self._dss, feeder.master)
-        except InputError:
+            self._configure()
+        except CosimError:
             self.close()
             raise
         self.layout = self._topology.layout
         self.pod_buses = tuple(bus_of(self._dss, element) for element in self._elements)
         self._setters = [PowerSetter(self._dss, kind, self._elements) for kind in POD_CLASSES]
-        self._configure()
 
     def close(self) -> None:
         """Gives the engine's context back; the object must not be used afterwards."""
@@ -57,8 +57,8 @@ class Engine:
     def solve(self, p_kw: Floats, q_kvar: Floats) -> GridState:
         """The state with net consumption ``p_kw``, ``q_kvar`` (n_pod,) [kW, kvar], in the order of ``pods``.
 
-        Raises PowerFlowError if a power is not finite, or the power flow or its controls do not settle; after that the
-        engine solves on as if nothing had been.
+        Raises PowerFlowError if a power is not finite, or the power flow or its controls do not settle. The engine can
+        solve on after that, from the positions in which the controls were left.
         """
         self._require_finite(p_kw, q_kvar)
         self._set(p_kw, q_kvar)

@@ -84,6 +84,7 @@ class Feeder:
 
     @property
     def master(self) -> Path:
+        """The script that defines the circuit."""
         return self.folder / "Master.dss"
 
     @property
@@ -98,6 +99,7 @@ class Feeder:
         return tuple(dict.fromkeys(c for c in columns if c is not None and c != CONSTANT_PROFILE))
 
     def rating(self, branch: str) -> Rating | None:
+        """The rating of an OpenDSS branch in any spelling; None if it has none."""
         return self._ratings.get(branch.lower())
 
     def fault(self, key: str, problem: str, value: str = "", allowed: str = "") -> Fault:

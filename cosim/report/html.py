@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markupsafe import Markup
 
 from cosim.clock import format_duration
@@ -38,6 +37,7 @@ from cosim.report.figures import TimeAxis, axis_of
 from cosim.report.indicators import Indicator, indicators_of
 from cosim.report.layout import number
 from cosim.report.reading import Reading, moment
+from cosim.scenario.document import as_yaml
 
 _ORDERS = 500
 _STATES = {
@@ -165,7 +165,7 @@ def _section(reading: Reading, label: str, salt: str) -> Section:
         orders=orders[:_ORDERS],
         orders_left_out=max(0, len(orders) - _ORDERS),
         wall_times=wall_times(reading),
-        scenario=yaml.safe_dump(reading.scenario, sort_keys=False, allow_unicode=True) if reading.scenario else "",
+        scenario=as_yaml(reading.scenario) if reading.scenario else "",
     )
 
 

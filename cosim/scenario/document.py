@@ -112,6 +112,11 @@ class Document:
         return self.origins[key]
 
 
+def as_yaml(tree: Mapping[str, Any]) -> str:
+    """``tree`` of plain values as YAML text, keys in their order."""
+    return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
+
+
 def read_document(path: str | Path, error: type[InputError], overrides: Sequence[str] = ()) -> Document:
     """The content of a YAML file, with ``overrides`` such as ``operator.action=same`` (the value is YAML).
 

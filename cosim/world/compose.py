@@ -198,10 +198,9 @@ class _Composer:
                 how = {"weak": True}
             if link.source.simulator in self._case.scenario.simulators:
                 how["transform"] = _times(link.scale)
-            try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* is not recommended")  # the grid holds values of events itself
                 self._world.connect(source, target, (link.source.attribute, link.target.attribute), **how)
-            except mosaik.exceptions.ScenarioError as error:
-                raise SimulatorError(f"{link.source} cannot feed {link.target}: {error}") from None
 
     def _wired(self, link: Link, values: np.ndarray[Any, Any]) -> Any:
         """Initial data in the form that the target can receive."""

@@ -59,9 +59,7 @@ class TestMosquitto:
     pytestmark = NEEDS_MOSQUITTO
 
     @pytest.mark.parametrize("overrides", [[], [SAME], ["remote=[gateway]"]], ids=str)
-    def test_same_result(
-        self, tmp_path: Path, reference: str, same_mtu_reference: str, overrides: list[str]
-    ) -> None:
+    def test_same_result(self, tmp_path: Path, reference: str, same_mtu_reference: str, overrides: list[str]) -> None:
         expected = same_mtu_reference if SAME in overrides else reference
         with Mosquitto(tmp_path) as broker:
             over = f"transport={{mqtt: {{port: {broker.port}, topic_prefix: site/a/}}}}"
@@ -87,4 +85,3 @@ def test_another_seed_gives_another_result(tmp_path: Path, reference: str) -> No
 
 def test_orders_at_once_give_another_result(reference: str, same_mtu_reference: str) -> None:
     assert reference != same_mtu_reference
-

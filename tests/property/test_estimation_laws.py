@@ -147,10 +147,11 @@ def test_wls_solves_a_linear_feeder_in_closed_form(seed, n_channel):
 def test_the_search_never_leaves_its_bounds_and_never_loses_the_mean(seed, n_channel, with_prior):
     case = draw_problem(seed, n_channel)
     found = genetic.solve(case, SMALL_SEARCH, with_prior=with_prior, seed=seed, step=0)
-    search = genetic._Search(case, SMALL_SEARCH, with_prior, seed, 0)
-    assert (found.x[search.genes] >= search.lower).all()
-    assert (found.x[search.genes] <= search.upper).all()
-    assert found.objective <= search.objective(search.start[np.newaxis])[0] * (1.0 + 1e-12)
+    cost = genetic._Cost(case, with_prior)
+    assert (found.x[cost.genes] >= case.history.lower[cost.genes]).all()
+    assert (found.x[cost.genes] <= case.history.upper[cost.genes]).all()
+    mean = np.clip(cost.start[cost.genes], case.history.lower[cost.genes], case.history.upper[cost.genes])
+    assert found.objective <= cost.of(cost.with_genes(mean[np.newaxis]))[0] * (1.0 + 1e-12)
 
 
 @settings(deadline=None, max_examples=20)

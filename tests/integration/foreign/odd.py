@@ -8,24 +8,20 @@ from __future__ import annotations
 import os
 import signal
 import time as wall
-from pathlib import Path
 
 import mosaik_api_v3
 
 
 class Odd(mosaik_api_v3.Simulator):
-    """Parameters: ``values`` given in turn (the last one holds), ``step_s``, ``fault`` and ``at_s``, the time from which
-    on it misbehaves; ``pid_file`` gets its process id."""
+    """Parameters: ``values`` given in turn (the last one holds), ``step_s``, ``kind`` as mosaik's types of simulators,
+    ``fault`` and ``at_s``, the time from which on it misbehaves."""
 
     def __init__(self):
         super().__init__({"models": {"Source": {"public": True, "params": ["gain"], "attrs": ["p", "q"]}}})
 
-    def init(self, sid, time_resolution=1.0, values=(1.0,), step_s=900, fault="", at_s=0, pid_file=None, kind=None):
+    def init(self, sid, time_resolution=1.0, values=(1.0,), step_s=900, fault="", at_s=0, kind="time-based"):
         self.values, self.step_s, self.fault, self.at_s = values, step_s, fault, at_s
-        if kind:
-            self.meta["type"] = kind
-        if pid_file:
-            Path(pid_file).write_text(str(os.getpid()))
+        self.meta["type"] = kind
         if fault == "init":
             raise ValueError("cannot begin")
         if fault == "deaf":

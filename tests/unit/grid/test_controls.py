@@ -5,6 +5,7 @@ import pytest
 from feeder_folders import CONFIG, LINE, REGULATED, REGULATED_YAML, engine_in
 
 from cosim.errors import FeederError, PowerFlowError
+from cosim.grid.circuit import solve_flat
 from cosim.rng import rng_for
 from cosim.scenario.schema import GridConfig
 
@@ -84,6 +85,14 @@ def test_after_hunting_the_engine_solves_on(tmp_path):
     assert solved(engine, -2000.0) == solved(fresh, -2000.0)
     engine.close()
     fresh.close()
+
+
+def test_a_failed_solve_does_not_abort_the_next(tmp_path):
+    engine = regulated_in(tmp_path / "a", HUNTING)
+    for _ in range(2):
+        with pytest.raises(PowerFlowError, match="#485"):
+            solve_flat(engine._dss, rebuild=True)
+    engine.close()
 
 
 def test_controls_that_could_not_be_restored_are_refused(tmp_path):

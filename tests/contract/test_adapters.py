@@ -1,0 +1,265 @@
+"""The contract of every adapter: one shape, outputs as declared, and a state that can be saved and given back.
+
+Each adapter is driven by itself with the inputs that it got in a short run; the recorder, which keeps nothing but what
+the result file holds, is left out where it comes to state.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cosim import load_scenario, run
+from cosim.case import Case, open_case
+from cosim.domain.frames import EventTable, Signal
+from cosim.io.transport import MemoryBus
+from cosim.wiring import CLASSES, links_of
+from simulators._base import Adapter
+
+SCENARIO = Path(__file__).parents[2] / "scenarios" / "mv5_threshold.yaml"
+THRESHOLDS_KW = {"SS3.battery": -600.0}
+OVERRIDES = (
+    "start=2016-07-23T10:00:00+01:00",
+    "duration=150min",
+    "step=5min",
+    "transport=memory",
+    "estimator={method: wls, compare: [history, genetic], genetic: {population: 12, generations: 3, parents: 4}}",
+    f"operator.thresholds_kw={json.dumps(THRESHOLDS_KW)}",
+    "sensors.faults={default: {delay_s: 4, delay_jitter_s: 4, dropout: 0.1, stuck: 0.2, stuck_steps: 6}}",
+)
+STATEFUL = [name for name in CLASSES if name != "recorder"]
+Outputs = list[dict[str, dict[str, Any]]]
+
+
+def adapter_class(name: str) -> type[Adapter]:
+    module, _, class_name = CLASSES[name].partition(":")
+    return getattr(importlib.import_module(module), class_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What happened in a run: its case, the steps (time, inputs) of each simulator, and the packets on the bus that were
+    waiting at each step of the gateway."""
+
+    case: Case
+    steps: dict[str, list[tuple[int, Any]]]
+    packets: list[list[tuple[str, bytes]]]
+
+
+@pytest.fixture(scope="module", params=["next", "same"])
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    with pytest.MonkeyPatch.context() as patch:
+        loaded = load_scenario(SCENARIO, [*OVERRIDES, f"operator.action={request.param}"])
+        found = Recorded(open_case(loaded), {}, [])
+        step, receive = Adapter.step, adapter_class("gateway").advance
+
+        def spy_step(self: Adapter, time: int, inputs: Any, max_advance: int) -> int | None:
+            found.steps.setdefault(self.sid, []).append((time, copy.deepcopy(inputs)))
+            return step(self, time, inputs, max_advance)
+
+        def spy_advance(self: Any, t_s: int, inputs: Any) -> Any:
+            found.packets.append(list(self._transport._arrived))
+            return receive(self, t_s, inputs)
+
+        patch.setattr(Adapter, "step", spy_step)
+        patch.setattr(adapter_class("gateway"), "advance", spy_advance)
+        run(loaded, tmp_path_factory.mktemp("contract") / "run.h5")
+    yield found
+
+
+class Driver:
+    """One adapter by itself, fed with what was recorded."""
+
+    def __init__(self, name: str, recorded: Recorded, *, wire: bool = False) -> None:
+        self.name, self.recorded, self.bus = name, recorded, MemoryBus()
+        self.adapter = adapter_class(name)()
+        options: dict[str, Any] = {"operator": {"thresholds_kw": THRESHOLDS_KW}}
+        if name in ("sensors", "gateway"):
+            run_id = json.loads(recorded.packets[0][0][1])["run"]
+            options[name] = {"run": run_id, "bus": self.bus}
+        self.meta = self.adapter.init(name, case=recorded.case, wire=wire, **options.get(name, {}))
+        self.models = {m for m, d in self.meta["models"].items() if d["public"] and m != "foreign_pod"}
+        self.created = {model: self.adapter.create(1, model)[0] for model in self.models}
+        self.publisher, self.heard = self.bus.connect(), self.bus.connect()
+        self.heard.subscribe()
+
+    def drive(self, first: int, last: int) -> Outputs:
+        """All outputs of the recorded steps from ``first`` to, exclusive, ``last``."""
+        return [self.step(k) for k in range(first, last)]
+
+    def step(self, k: int) -> dict[str, dict[str, Any]]:
+        time, inputs = self.recorded.steps[self.name][k]
+        if self.name == "gateway":
+            for topic, payload in self.recorded.packets[k]:
+                self.publisher.publish(topic, payload)
+        before = copy.deepcopy(inputs)
+        assert self.adapter.step(time, inputs, time + 1) == time + self.recorded.case.clock.step_s
+        assert_equal(inputs, before)
+        given = self.adapter.get_data({m: [_name(o) for o in self.outputs(m)] for m in self.models if self.outputs(m)})
+        packets = self.heard.receive(0.0) if self.name == "sensors" else []
+        return {**given, "packets": dict(enumerate(packets))}
+
+    def outputs(self, model: str) -> tuple[Signal | EventTable, ...]:
+        return self.adapter.outputs.get(model, ())
+
+
+@pytest.fixture
+def driver(recorded: Recorded) -> Iterator[Callable[..., Driver]]:
+    drivers: list[Driver] = []
+
+    def make(name: str, **options: Any) -> Driver:
+        drivers.append(Driver(name, recorded, **options))
+        return drivers[-1]
+
+    yield make
+    for made in drivers:
+        made.adapter.finalize()
+
+
+def assert_equal(found: Any, expected: Any, place: str = "") -> None:
+    """Bit for bit, NaN included."""
+    assert type(found) is type(expected), place
+    if isinstance(found, np.ndarray):
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape), place
+        assert found.tobytes() == expected.tobytes(), place
+    elif isinstance(found, dict):
+        assert list(found) == list(expected), place
+        for key, value in found.items():
+            assert_equal(value, expected[key], f"{place}/{key}")
+    elif isinstance(found, list | tuple):
+        assert len(found) == len(expected), place
+        for k, (mine, other) in enumerate(zip(found, expected, strict=True)):
+            assert_equal(mine, other, f"{place}/{k}")
+    else:
+        assert found == expected or found != found, place
+
+
+def _name(output: Signal | EventTable) -> str:
+    return output.attribute if isinstance(output, Signal) else output.name
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_adapter_has_the_one_shape(name: str) -> None:
+    adapter = adapter_class(name)()
+    assert isinstance(adapter, Adapter)
+    assert dataclasses.is_dataclass(adapter.memory) or not isinstance(type(adapter).memory, property)
+    for method in ("init", "create", "step", "get_data", "state", "restore", "finalize"):
+        assert callable(getattr(adapter, method))
+    overridden = {m for m in ("step", "get_data", "finalize", "next_step") if m in vars(type(adapter))}
+    assert overridden == set(), "mosaik's protocol is the base's affair"
+    assert type(adapter).__module__ == CLASSES[name].partition(":")[0]
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_memory_is_a_frozen_dataclass(driver: Callable[..., Driver], name: str) -> None:
+    memory = driver(name).adapter.memory
+    assert dataclasses.is_dataclass(memory)
+    assert type(memory).__dataclass_params__.frozen  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_every_link_leads_to_a_declared_attribute(driver: Callable[..., Driver], name: str) -> None:
+    made = driver(name)
+    models = made.meta["models"]
+    for link in links_of(made.recorded.case.scenario):
+        for port in (link.source, link.target):
+            if port.simulator == name:
+                assert port.attribute in models[port.entity.partition(":")[0]]["attrs"], str(port)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_outputs_are_as_declared(driver: Callable[..., Driver], name: str) -> None:
+    made = driver(name)
+    for k in range(len(made.recorded.steps[name])):
+        given = made.step(k)
+        for model in made.models:
+            for output in made.outputs(model):
+                value, place = given[model][_name(output)], f"{name}/{model}/{_name(output)}"
+                if isinstance(output, EventTable):
+                    check_rows(output, value, place)
+                else:
+                    assert isinstance(value, np.ndarray), place
+                    assert value.shape == (len(output.elements),), place
+                    assert not value.flags.writeable, place
+                    assert value.dtype == output.dtype or output.unit == "1", place
+                    if output.codes:
+                        assert set(value.tolist()) <= set(range(len(output.codes))), place
+    assert given
+
+
+def check_rows(table: EventTable, rows: Any, place: str) -> None:
+    assert isinstance(rows, list), place
+    for row in rows:
+        assert set(row) == set(table.columns), place
+        assert all(isinstance(row[c], str) == (unit is None) for c, unit in table.columns.items()), place
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_entities_describe_their_outputs_in_plain_json(driver: Callable[..., Driver], name: str) -> None:
+    made = driver(name)
+    assert made.models
+    for model, created in made.created.items():
+        assert created["eid"] == model
+        described = json.loads(json.dumps(created["extra_info"]))
+        assert [d["kind"] for d in described] == [type(o).__name__ for o in made.outputs(model)]
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_state_given_back_continues_bit_for_bit(driver: Callable[..., Driver], name: str) -> None:
+    steps = len(driver(name).recorded.steps[name])
+    for cut in {1, steps // 3, steps // 2 + 1, steps - 1}:
+        whole, first, second = driver(name), driver(name), driver(name)
+        expected = whole.drive(0, steps)
+        found = first.drive(0, cut)
+        saved = json.dumps(first.adapter.state())
+        second.adapter.restore(json.loads(saved))
+        assert json.dumps(second.adapter.state()) == saved
+        assert_equal(found + second.drive(cut, steps), expected)
+
+
+@pytest.mark.parametrize("name", ["grid", "counterfactual", "sensors", "operator"])
+def test_state_matters(driver: Callable[..., Driver], name: str) -> None:
+    """The test above would pass for any adapter that remembers nothing."""
+    made = driver(name)
+    fresh, steps = json.dumps(made.adapter.state()), len(made.recorded.steps[name])
+    made.drive(0, steps)
+    assert json.dumps(made.adapter.state()) != fresh
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_over_the_wire_the_values_are_the_same(driver: Callable[..., Driver], name: str) -> None:
+    from simulators.wire import decode
+
+    here, there = driver(name), driver(name, wire=True)
+    for k in range(6):
+        sent = {key: value for key, value in there.step(k).items() if key != "packets"}
+        received = decode(json.loads(json.dumps(sent)))
+        assert_equal(received, {key: value for key, value in here.step(k).items() if key != "packets"})
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_nothing_hides_in_globals(driver: Callable[..., Driver], name: str) -> None:
+    modules = {m: importlib.import_module(m) for m in (CLASSES[name].partition(":")[0], "simulators._base")}
+    made = driver(name)
+
+    def globals_now() -> dict[tuple[str, str], Any]:
+        values = {(m, key): value for m, module in modules.items() for key, value in vars(module).items()}
+        classes = {(m, f"{c.__name__}.{k}"): v for m, c in _classes(modules) for k, v in vars(c).items()}
+        both = values | classes
+        return {key: repr(value) for key, value in both.items() if key[1] != "__builtins__"}
+
+    before = globals_now()
+    made.drive(0, 4)
+    assert globals_now() == before
+
+
+def _classes(modules: dict[str, Any]) -> list[tuple[str, type]]:
+    return [(m, v) for m, module in modules.items() for v in vars(module).values() if isinstance(v, type)]

@@ -3,9 +3,9 @@ import random
 
 import numpy as np
 import pytest
-from small_feeder import HEAD, MEAN, METER_A, METER_C, TRUTH, channel, history, problem
+from small_feeder import HEAD, MEAN, METER_A, METER_C, SPREAD, TRUTH, channel, history, problem
 
-from cosim.estimation import genetic
+from cosim.estimation import genetic, wls
 from cosim.scenario.schema import Genetic
 
 OPTIONS = Genetic()
@@ -51,6 +51,16 @@ def test_the_prior_term_brings_the_split_towards_the_history():
     plain, prior = solve(case), solve(case, with_prior=True)
     assert abs(prior.x[2] - truth[2]) < 3.0
     assert abs(prior.x[2] - truth[2]) < abs(plain.x[2] - truth[2])
+
+
+def test_the_prior_term_allows_for_the_error_of_readings():
+    """P and Q of the history go together; a Q reading off by one standard deviation must not drag the other sites."""
+    truth = MEAN + SPREAD
+    truth[3] = MEAN[3]
+    weak = (channel("head", "p_kw", 50.0), channel("A", "p_kw", 1.0), channel("A", "q_kvar", 5.0))
+    case = problem(weak, truth=truth, window=history(correlation=0.99))
+    prior, least_squares = solve(case, with_prior=True), wls.solve(case)
+    np.testing.assert_allclose(prior.x[[1, 2]], least_squares.x[[1, 2]], atol=4.0)
 
 
 def test_with_prior_it_finds_nearly_the_minimum():

@@ -30,6 +30,7 @@ from cosim.scenario.load import LoadedScenario
 from cosim.scenario.schema import Meter, Scenario, SimbenchProfiles
 from cosim.sensing.channels import meters_used
 from cosim.sensing.measure import SensorModel, sensor_model
+from cosim.sensing.replay import read_recording
 from cosim.wiring import CLASSES
 
 FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
@@ -144,7 +145,9 @@ def open_case(loaded: LoadedScenario) -> Case:
     if faults or profiles is None:
         raise ScenarioError(faults)
     case = Case(loaded, feeder, layout, storage, pod_buses, meters, profiles)
-    _ = case.sensor_model  # finds topics used twice
+    channels = case.sensor_model.channels  # finds topics used twice
+    if scenario.sensors.replay is not None:  # finds a recording that does not fit
+        read_recording(loaded.resolve("sensors.replay.file", scenario.sensors.replay.file), channels, case.clock)
     look = scenario.estimator.history
     for instant in (case.clock.start, case.clock.instant(case.clock.until_s - case.clock.step_s)):
         history(case.history, instant, look.days, look.window)  # finds a history that is too short

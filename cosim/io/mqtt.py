@@ -139,7 +139,7 @@ class _MqttTransport:
             self._changed.wait_for(
                 lambda: self._failure or not self._unacknowledged, self._endpoint.reconnect_s + ANSWER_S
             )
-            if self._unacknowledged:
+            if self._unacknowledged and not self._failure:
                 _log.warning("%s: %d messages may not have been delivered", self._endpoint, self._unacknowledged)
             self._closing.set()
             stands = is_open(self._client)

@@ -24,6 +24,7 @@ from cosim.units import SECONDS_PER_DAY
 
 SIMBENCH_START = datetime(2015, 12, 31, 23, 0, tzinfo=UTC)
 SIMBENCH_STEP_S = 900
+SIMBENCH_ROWS = 35136
 _SIMBENCH_TABLES = ("LoadProfile", "RESProfile", "PowerPlantProfile", "StorageProfile")
 _QUARTER_HOUR_S = 900
 
@@ -94,7 +95,7 @@ def read_simbench(dataset: str, columns: Sequence[str]) -> Profiles:
         wanted = {name: column for name, (of, column) in located.items() if of == table}
         read = _read_table(folder / f"{table}.csv", list(wanted.values()))
         series |= {name: read[column] for name, column in wanted.items()}
-    values = frozen(np.column_stack([series[name] for name in names]) if names else np.empty((0, 0)))
+    values = frozen(np.column_stack([series[name] for name in names]) if names else np.empty((SIMBENCH_ROWS, 0)))
     return Profiles(SIMBENCH_START, SIMBENCH_STEP_S, names, values, wraps_year=True, source=f"simbench {dataset}")
 
 

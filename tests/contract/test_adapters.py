@@ -46,8 +46,8 @@ def adapter_class(name: str) -> type[Adapter]:
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What happened in a run: its case, the steps (time, inputs) of each simulator, and the packets that were waiting at
-    each step of the gateway."""
+    """What happened in a run: its case, the steps (time, inputs) of each simulator, and the packets that were waiting
+    at each step of the gateway."""
 
     case: Case
     steps: dict[str, list[tuple[int, Any]]]
@@ -333,7 +333,7 @@ def test_taps_capacitors_energy_and_foreign_values_are_given_back(tmp_path: Path
         expected += walk(whole, k, k + 1, load_kw, order_kw)
     controls = {json.dumps(json.loads(state)["controls"]) for state in states}
     assert len(controls) > 10, "taps and capacitors move"
-    assert json.loads(states[-1])["foreign"]["q_kvar"] == {"A": 0.3 * load_kw[59 - (59 - 3) % 7]}
+    assert json.loads(states[40])["foreign"]["q_kvar"] == {"A": 0.3 * load_kw[38]}
     assert_equal(walk(grid_of(case), 0, 60, load_kw, order_kw), expected)
     for cut in (1, 17, 40, 59):
         resumed = grid_of(case)

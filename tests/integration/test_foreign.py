@@ -73,8 +73,7 @@ def mosaik_csv(series: Path, **start: str) -> str:
     ("start", "more"),
     [
         ({"cmd": "%(python)s -m mosaik_csv %(addr)s"}, []),
-        ({"cmd": "%(python)s -m mosaik_csv %(addr)s"}, ["remote=[grid]"]),
-        ({"python": "mosaik_csv:CSV"}, ["remote=[grid, counterfactual]"]),
+        ({"python": "mosaik_csv:CSV"}, ["remote=[grid]"]),
         ({"python": "mosaik_csv:CSV"}, ["operator.action=same"]),
     ],
     ids=str,
@@ -175,8 +174,8 @@ def test_killed_simulator_ends_the_run(tmp_path: Path) -> None:
 def test_killed_runner_leaves_no_process(tmp_path: Path) -> None:
     out = tmp_path / "run.h5"
     entry = foreign(start={"cmd": CMD}, params={"fault": "deaf", "at_s": 1800})
-    with start_cosim("run", SCENARIO, "--out", out, *settings(entry, "remote=[estimator, grid]")) as runner:
-        wait_until(lambda: out.exists() and len(psutil.Process(runner.pid).children(recursive=True)) == 3, 40.0)
+    with start_cosim("run", SCENARIO, "--out", out, *settings(entry, "remote=[grid]")) as runner:
+        wait_until(lambda: out.exists() and len(psutil.Process(runner.pid).children(recursive=True)) == 2, 40.0)
         children = psutil.Process(runner.pid).children(recursive=True)
         runner.kill()
         runner.communicate(timeout=20.0)

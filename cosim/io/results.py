@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import h5py
 import numpy as np
@@ -24,7 +25,23 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Instant = str | datetime | pd.Timestamp
+P = ParamSpec("P")
+R = TypeVar("R")
 _HASH_ROWS = 4096
+
+
+def _readable(method: Callable[Concatenate[Results, P], R]) -> Callable[Concatenate[Results, P], R]:
+    """Turns an error of HDF5 into one of ours: the run that writes the file may be in the middle of a flush."""
+
+    @wraps(method)
+    def guarded(self: Results, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except (KeyError, OSError, RuntimeError) as error:
+            again = "; a run is writing it, read it again" if self.status == "running" else ""
+            raise ResultError(f"{self.path}: cannot be read: {reason(error)}{again}") from error
+
+    return guarded
 
 
 class Results:
@@ -70,10 +87,12 @@ class Results:
         return scenario
 
     @property
+    @_readable
     def time(self) -> pd.DatetimeIndex:
         """Begin of each recorded step, UTC."""
         return self._instants(self._file["time"][: self._steps])
 
+    @_readable
     def signals(self) -> tuple[str, ...]:
         """Paths ``simulator/model/attribute`` of all signals, sorted."""
         return tuple(
@@ -83,10 +102,12 @@ class Results:
             if not dataset.is_scale
         )
 
+    @_readable
     def events(self) -> tuple[str, ...]:
         """Paths ``simulator/table`` of all event tables, sorted."""
         return tuple(path for path, _ in self._groups("events"))
 
+    @_readable
     def frame(
         self,
         path: str,
@@ -120,6 +141,7 @@ class Results:
         series.attrs.update(table.attrs)
         return series
 
+    @_readable
     def dataset(self, path: str) -> xr.Dataset:
         """All signals of a model ``simulator/model`` with their coordinates (time is UTC without zone, as xarray
         has none). Raises ResultError when there is no such model."""
@@ -137,6 +159,7 @@ class Results:
             variables[name] = (_dims(dataset), dataset[: self._steps], _described(dataset))
         return xr.Dataset(variables, coordinates, self.attributes)
 
+    @_readable
     def table(self, path: str) -> pd.DataFrame:
         """An event table ``simulator/table``, a row an event; from its column ``t_s`` a first column ``time`` (UTC).
 
@@ -154,6 +177,7 @@ class Results:
         table.attrs["units"] = {n: str(group[n].attrs["units"]) for n in columns if "units" in group[n].attrs}
         return table
 
+    @_readable
     def timing(self) -> pd.DataFrame:
         """Wall-clock seconds of each step (row) and simulator (column)."""
         group = self._file.get("timing", {})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cosim.domain.frames import Floats
 from cosim.domain.measurement import UNITS, Quality
 from cosim.estimation.quality import error_statistics
-from cosim.report.reading import WITH, Reading
+from cosim.report.reading import Reading
 
 ALL_SITES = "all unmetered"
 
@@ -64,10 +64,11 @@ def site_errors(reading: Reading) -> tuple[EstimateError, ...]:
 
 def head_error(reading: Reading) -> EstimateError | None:
     """Error of the estimated head power, None where it was not estimated."""
-    estimate, truth = reading.total("estimator/head/p_kw"), reading.total(f"{WITH}/head/p_kw")
+    estimate, truth = reading.frame("estimator/head/p_kw"), reading.as_measured("head/p_kw")
     if estimate is None or truth is None:
         return None
-    return _errors(reading.methods[0] if reading.methods else "", ["head"], estimate[:, None], truth[:, None])[0]
+    method = reading.methods[0] if reading.methods else ""
+    return _errors(method, ["head"], estimate.to_numpy(), truth.to_numpy())[0]
 
 
 def _errors(method: str, sites: list[str], estimate: Floats, truth: Floats) -> list[EstimateError]:

@@ -200,10 +200,22 @@ class Reading:
         sites = self.elements(f"estimator/{self.methods[0]}/p_kw") if self.methods else []
         return tuple(site for site in sites if site not in metered)
 
+    def as_measured(self, path: str) -> pd.DataFrame | None:
+        """``model/attribute`` of the state that was measured. Where orders act in the MTU in which they are decided,
+        that is the state without them in the first step of every MTU."""
+        enforced, idle = self.frame(f"{WITH}/{path}"), self.frame(f"{WITHOUT}/{path}")
+        at_once = self.scenario.get("operator", {}).get("action") == "same"
+        if enforced is None or idle is None or not at_once:
+            return enforced
+        since_start_s = (self.time - self.time[0]).total_seconds().to_numpy()
+        begins_mtu = since_start_s % parse_duration_s(self.scenario["mtu"]) == 0
+        return pd.DataFrame(np.where(begins_mtu[:, np.newaxis], idle, enforced), enforced.index, enforced.columns)
+
     @cached_property
     def true_site_kw(self) -> pd.DataFrame | None:
-        """True power [kW] of each unmetered site, storage included: the sum over the PODs at its bus."""
-        pods, buses = self.frame(f"{WITH}/pod/p_kw"), self.json("pod_buses")
+        """True power [kW] of each unmetered site as it was measured, storage included: the sum over the PODs at its
+        bus."""
+        pods, buses = self.as_measured("pod/p_kw"), self.json("pod_buses")
         if pods is None or not buses:
             return None
         sums = {

@@ -28,7 +28,7 @@ from cosim.world.guard import GuardedStarter, Stopwatch
 from cosim.world.process import ProcessStarter
 
 OWN_TIMEOUT_S = 600.0
-START_TIMEOUT_S = 60.0
+_NEVER_S = 1e9  # guards have time limits of their own; mosaik's would end the whole process
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _world() -> Iterator[mosaik.World]:
     try:
         with mosaik.World(
             {},
-            mosaik_config={"addr": ("127.0.0.1", None), "start_timeout": START_TIMEOUT_S},
+            mosaik_config={"start_timeout": _NEVER_S},
             cache=False,
             skip_greetings=True,
             configure_logging=False,
@@ -161,7 +161,7 @@ class _Composer:
             self._outputs += [(Port(name, model, _name(o)), o) for o in map(_output, entity.extra_info)]
 
     def _start_foreign(self, name: str, foreign: ForeignSimulator) -> None:
-        starter = foreign_starter(self._case.loaded, name, START_TIMEOUT_S)
+        starter = foreign_starter(self._case.loaded, name)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Simulator .* is using an outdated API version")
@@ -236,7 +236,7 @@ class _Composer:
 
 def _own_starter(name: str, remote: bool) -> Starter:
     if remote:
-        return ProcessStarter(["%(python)s", "-m", "simulators", name, "%(addr)s"], START_TIMEOUT_S)
+        return ProcessStarter(["%(python)s", "-m", "simulators", name, "%(addr)s"])
     module, _, class_name = CLASSES[name].partition(":")
     return PythonStarter(getattr(importlib.import_module(module), class_name))
 

@@ -18,7 +18,7 @@ from cosim.world.process import ProcessStarter, split
 _NOTHING: dict[str, Any] = {}
 
 
-def foreign_starter(loaded: LoadedScenario, name: str, connect_s: float) -> Starter:
+def foreign_starter(loaded: LoadedScenario, name: str) -> Starter:
     """How the simulator ``name`` is started. A ``cmd`` is split as a shell would and runs under a launcher that ends it
     when the runner dies.
 
@@ -33,7 +33,7 @@ def foreign_starter(loaded: LoadedScenario, name: str, connect_s: float) -> Star
             return ConnectStarter(host, int(port))
         if way == "cmd":
             launcher = ["%(python)s", "-m", "simulators.lifeline"]
-            return ProcessStarter([*launcher, *split(entry)], connect_s, start.get("cwd", "."))
+            return ProcessStarter([*launcher, *split(entry)], start.get("cwd", "."))
         module, _, class_name = entry.partition(":")
         return PythonStarter(getattr(importlib.import_module(module), class_name))
     except Exception as error:  # whatever the import of a foreign module raises

@@ -24,6 +24,7 @@ from cosim.errors import CosimError, SimulatorError
 from cosim.world.foreign import fault_in
 from cosim.world.process import end
 
+CONNECT_S = 60.0
 _STOP_S = 5.0
 _SETTLE_S = 0.1
 
@@ -59,7 +60,9 @@ class GuardedStarter(Starter):
 
     async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
         try:
-            proxy = await self._inner.start(sim_id, mosaik_remote, mosaik_config)
+            proxy = await asyncio.wait_for(self._inner.start(sim_id, mosaik_remote, mosaik_config), CONNECT_S)
+        except TimeoutError:
+            raise SimulatorError(f"simulator {self._name} did not connect within {CONNECT_S:g} s") from None
         except (SimulationError, ScenarioError, OSError) as error:
             raise SimulatorError(f"simulator {self._name} could not be started: {error}") from None
         except Exception as error:

@@ -19,6 +19,8 @@ from cosim.errors import PowerFlowError
 from cosim.estimation.history import history_window
 from cosim.flexibility.thresholds import after, decide
 from cosim.io.profiles import history
+from cosim.report.accuracy import head_error, site_errors
+from cosim.report.reading import Reading
 from cosim.scenario.schema import Discharge
 from simulators._base import Adapter
 
@@ -100,6 +102,11 @@ def test_estimate_takes_out_exactly_the_orders_in_what_was_measured(tmp_path: Pa
     stored_kwh, measured_kw = table_of(finished.path, "grid/storage/e_kwh", "sensors/reading/value")
     assert stored_kwh[-1] == 500.0
     assert estimated_kw == pytest.approx(idle_kw, abs=2.0)
+    with open_results(finished.path) as results:
+        head, sites = head_error(Reading(results)), site_errors(Reading(results))
+    assert head is not None
+    assert head.maximum_kw < 2.0
+    assert sites[0].mean_absolute_kw < 10.0
     if action == "same":
         assert measured_kw == pytest.approx(idle_kw, abs=1e-9), "orders are decided on the state before them"
 

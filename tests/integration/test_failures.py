@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -18,7 +19,7 @@ from short_runs import REPOSITORY, SCENARIO, settings, short_run, start_cosim
 
 from cosim import open_results
 from cosim.cli import main
-from cosim.errors import SilentSensorError
+from cosim.errors import ResultError, SilentSensorError
 from cosim.io.transport import _MemoryTransport
 
 MV5 = REPOSITORY / "dss_models" / "mv5"
@@ -228,7 +229,7 @@ class TestMosquitto:
             slow = "estimator={method: genetic, compare: [genetic_prior]}"
             overrides = settings(LONG, mqtt(broker.port), "recorder.flush_steps=2", remote, slow)
             with start_cosim("run", SCENARIO, "--no-report", "--out", out, *overrides) as runner:
-                wait_for_steps(out, 4)
+                wait_for_steps(runner, out, 4)
                 broker.kill()
                 began = time.monotonic()
                 printed, err = runner.communicate(timeout=60.0)
@@ -239,14 +240,15 @@ class TestMosquitto:
         check_readable(out, "failed")
 
 
-def wait_for_steps(out: Path, steps: int) -> None:
+def wait_for_steps(runner: subprocess.Popen[str], out: Path, steps: int) -> None:
     """Until so many steps can be read from a file that is being written."""
     deadline = time.monotonic() + 60.0
     while time.monotonic() < deadline:
-        if out.exists():
-            with open_results(out) as results:
-                if len(results.time) >= steps:
-                    return
+        assert runner.poll() is None, runner.communicate()
+        # A read in the middle of a flush may meet a half-changed file: then it says so, and is repeated.
+        with contextlib.suppress(ResultError), open_results(out) as results:
+            if len(results.time) >= steps:
+                return
         time.sleep(0.05)
     pytest.fail("the run does not get on")
 
@@ -275,7 +277,7 @@ def test_interrupted_run_closes_its_file(tmp_path: Path, number: signal.Signals,
     out = tmp_path / "run.h5"
     overrides = settings(LONG, "recorder.flush_steps=2", remote)
     with start_cosim("run", SCENARIO, "--no-report", "--out", out, *overrides, start_new_session=True) as runner:
-        wait_for_steps(out, 4)
+        wait_for_steps(runner, out, 4)
         if number == signal.SIGINT:
             subprocess.run(["kill", "-INT", "--", f"-{runner.pid}"], check=True)
         else:
@@ -295,7 +297,7 @@ def test_second_interrupt_is_immediate(tmp_path: Path) -> None:
     )
     overrides = settings(LONG, "recorder.flush_steps=2", odd)
     with start_cosim("run", SCENARIO, "--no-report", "--out", out, *overrides) as runner:
-        wait_for_steps(out, 8)
+        wait_for_steps(runner, out, 8)
         time.sleep(1.0)
         for _ in range(2):
             runner.send_signal(signal.SIGINT)
@@ -309,7 +311,7 @@ def test_killed_run_leaves_a_readable_file(tmp_path: Path) -> None:
     out = tmp_path / "run.h5"
     overrides = settings(LONG, "recorder.flush_steps=4")
     with start_cosim("run", SCENARIO, "--no-report", "--out", out, *overrides) as runner:
-        wait_for_steps(out, 8)
+        wait_for_steps(runner, out, 8)
         runner.kill()
         runner.communicate(timeout=30.0)
     assert runner.returncode == -9

@@ -172,15 +172,24 @@ def test_killed_simulator_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_killed_runner_leaves_no_process(tmp_path: Path) -> None:
+    """Not even one that hangs and does not listen to SIGTERM."""
     out = tmp_path / "run.h5"
     entry = foreign(start={"cmd": CMD}, params={"fault": "deaf", "at_s": 1800})
-    with start_cosim("run", SCENARIO, "--out", out, *settings(entry, "remote=[grid]")) as runner:
-        wait_until(lambda: out.exists() and len(psutil.Process(runner.pid).children(recursive=True)) == 2, 40.0)
+    overrides = settings(entry, "remote=[grid]", "recorder.flush_steps=1")
+    with start_cosim("run", SCENARIO, "--out", out, *overrides) as runner:
+        wait_until(lambda: out.exists() and steps_in(out) > 0, 40.0)
+        time.sleep(1.0)
         children = psutil.Process(runner.pid).children(recursive=True)
+        assert len(children) == 2
         runner.kill()
         runner.communicate(timeout=20.0)
     assert runner.returncode == -9
     assert psutil.wait_procs(children, timeout=5.0)[1] == []
+
+
+def steps_in(out: Path) -> int:
+    with open_results(out) as results:
+        return len(results.time)
 
 
 @pytest.mark.parametrize(
@@ -221,6 +230,28 @@ def test_start_that_leads_nowhere(tmp_path: Path, start: dict[str, str], said: s
     assert said in str(told.value)
     assert list(tmp_path.iterdir()) == []
     assert time.monotonic() - began < 15.0
+
+
+@pytest.mark.parametrize("way", ["cmd", "connect"])
+def test_simulator_that_does_not_connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setattr("cosim.world.guard.CONNECT_S", 1.0)
+    with socket.socket() as full:  # accepts no one: as a host behind a firewall, it does not even refuse
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(address)
+        start = {"cmd": "sleep 61"} if way == "cmd" else {"connect": f"127.0.0.1:{address[1]}"}
+        began = time.monotonic()
+        with pytest.raises(SimulatorError, match=r"^simulator odd did not connect within 1 s$"):
+            short_run(tmp_path / "run.h5", foreign(start=start))
+        for one in waiting:
+            one.close()
+    assert time.monotonic() - began < 10.0
+    assert not [p for p in psutil.Process().children(recursive=True) if _command(p)[:2] == ["sleep", "61"]]
+    assert list(tmp_path.iterdir()) == []
 
 
 WRONG = {

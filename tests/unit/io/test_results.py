@@ -208,3 +208,12 @@ def test_hash_knows_one_nan_only(tmp_path: Path) -> None:
     with h5py.File(make(tmp_path / "b.h5"), "r+") as file:
         file["grid/bus/vm_pu"][2] = np.full(3, -np.nan)
     assert result_hash(tmp_path / "b.h5") == reference
+
+
+def test_a_file_in_the_middle_of_a_flush_says_so(tmp_path: Path) -> None:
+    path = make(tmp_path / "run.h5")
+    with h5py.File(path, "r+") as file:
+        file.attrs["status"] = "running"
+        del file["time"]
+    with open_results(path) as results, pytest.raises(ResultError, match=r"run.h5: cannot be read: .*read it again"):
+        _ = results.time

@@ -242,7 +242,7 @@ class TestMosquitto:
 
 def wait_for_steps(runner: subprocess.Popen[str], out: Path, steps: int) -> None:
     """Until so many steps can be read from a file that is being written."""
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 120.0
     while time.monotonic() < deadline:
         assert runner.poll() is None, runner.communicate()
         # A read in the middle of a flush may meet a half-changed file: then it says so, and is repeated.

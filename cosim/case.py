@@ -19,6 +19,7 @@ from cosim.clock import Clock
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
+from cosim.domain.measurement import Channel
 from cosim.errors import Fault, InputError, ScenarioError
 from cosim.estimation.history import noisy_history
 from cosim.grid.engine import Engine
@@ -28,7 +29,7 @@ from cosim.io.profiles import Profiles, covering, history, read_file, read_simbe
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
 from cosim.scenario.schema import Meter, Scenario, SimbenchProfiles
-from cosim.sensing.channels import meters_used
+from cosim.sensing.channels import channels_of, meters_used
 from cosim.sensing.measure import SensorModel, sensor_model
 from cosim.sensing.replay import read_recording
 from cosim.wiring import CLASSES
@@ -140,14 +141,15 @@ def open_case(loaded: LoadedScenario) -> Case:
     engine.close()
     profiles = _collect(faults, lambda: _profiles(loaded, feeder))
     meters = _collect(faults, lambda: _meters(loaded, feeder, layout)) or {}
+    _collect(faults, lambda: _channels(loaded, meters))
     faults += _faults_of_places(loaded, feeder, meters, layout, storage)
     faults += _faults_of_names(loaded, feeder, storage)
     if faults or profiles is None:
         raise ScenarioError(faults)
     case = Case(loaded, feeder, layout, storage, pod_buses, meters, profiles)
-    channels = case.sensor_model.channels  # finds topics used twice
     if scenario.sensors.replay is not None:  # finds a recording that does not fit
-        read_recording(loaded.resolve("sensors.replay.file", scenario.sensors.replay.file), channels, case.clock)
+        recording = loaded.resolve("sensors.replay.file", scenario.sensors.replay.file)
+        read_recording(recording, case.sensor_model.channels, case.clock)
     look = scenario.estimator.history
     for instant in (case.clock.start, case.clock.instant(case.clock.until_s - case.clock.step_s)):
         history(case.history, instant, look.days, look.window)  # finds a history that is too short
@@ -189,6 +191,13 @@ def _meters(loaded: LoadedScenario, feeder: Feeder, layout: GridLayout) -> dict[
         )
         for name, meter in used.items()
     }
+
+
+def _channels(loaded: LoadedScenario, meters: dict[str, Meter]) -> tuple[Channel, ...]:
+    try:
+        return channels_of(meters, loaded.scenario.sensors)
+    except InputError as error:
+        raise ScenarioError([loaded.fault(f.key, f.problem, f.value, f.allowed) for f in error.faults]) from None
 
 
 def _known(candidate: str, known: set[str], written: str) -> str:

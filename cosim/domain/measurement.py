@@ -22,17 +22,20 @@ class Quality(IntEnum):
 @dataclass(frozen=True)
 class Place:
     """Where a quantity is measured: at a bus (net consumption of all PODs there; mean phase voltage), or in a
-    branch at one of its ends (flow from that end into the branch), or at a storage unit (POD id)."""
+    branch at one of its ends (flow from that end into the branch), or at a storage unit (POD id). With ``phase`` only
+    that one: of a bus the PODs between the phase and ground, of a branch the flow through that conductor."""
 
     bus: str | None = None
     branch: str | None = None
     end: str | None = None
     storage: str | None = None
+    phase: int | None = None
 
     def __str__(self) -> str:
+        where = f"storage {self.storage}" if self.bus is None else f"bus {self.bus}"
         if self.branch is not None:
-            return f"branch {self.branch} at {self.end}"
-        return f"bus {self.bus}" if self.bus is not None else f"storage {self.storage}"
+            where = f"branch {self.branch} at {self.end}"
+        return where if self.phase is None else f"{where}, phase {self.phase}"
 
 
 @dataclass(frozen=True)

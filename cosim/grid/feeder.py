@@ -28,25 +28,46 @@ class Pod(Part):
     """A point of delivery: one OpenDSS element with a profile."""
 
     element: str = Field(pattern=r"^\w+\.\S+$", description="OpenDSS element, e.g. Load.SS1")
-    kind: Literal["load", "pv", "storage"] = Field(description="load consumes, pv injects, storage follows orders")
+    kind: Literal["load", "pv", "generator", "storage"] = Field(
+        description="load consumes, pv and generator inject, storage follows orders"
+    )
     kw: NonNegative = Field(0.0, description="factor of the profile [kW]")
-    power_factor: Number = Field(1.0, gt=0.0, le=1.0, description="lagging, constant")
+    power_factor: Number = Field(
+        1.0, gt=0.0, le=1.0, description="consumption of reactive power follows active power, by this"
+    )
+    kvar: Number | None = Field(
+        None,
+        description="in place of power_factor: factor of the profile of reactive power [kvar], of a load consumed if "
+        "positive, of pv and generator injected if positive",
+    )
     profile: str | None = Field(None, description="profile column, or `constant`")
+    q_profile: str | None = Field(None, description="profile column of reactive power; default: that of active power")
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
         of_profile = {"kw", "profile"}
-        given = self.model_fields_set & {*of_profile, "power_factor"}
+        given = self.model_fields_set & {*of_profile, "power_factor", "kvar", "q_profile"}
         if self.kind == "storage" and given:
             raise ValueError(f"storage follows orders, it takes no {', '.join(sorted(given))}")
         if self.kind != "storage" and (missing := of_profile - given):
             raise ValueError(f"a POD of kind {self.kind} needs {', '.join(sorted(missing))}")
+        if "power_factor" in given and given & {"kvar", "q_profile"}:
+            raise ValueError("reactive power comes from power_factor, or from kvar and q_profile, not from both")
+        if self.q_profile is not None and self.kvar is None:
+            raise ValueError("q_profile needs kvar, the factor of that profile")
         return self
 
     @property
     def p_per_profile_kw(self) -> float:
-        """Net consumption [kW] at profile value 1."""
-        return -self.kw if self.kind == "pv" else self.kw
+        """Net consumption of active power [kW] at profile value 1."""
+        return self.kw if self.kind == "load" else -self.kw
+
+    @property
+    def q_per_profile_kvar(self) -> float:
+        """Net consumption of reactive power [kvar] at profile value 1."""
+        if self.kvar is None:
+            return self.p_per_profile_kw * kvar_per_kw(self.power_factor)
+        return self.kvar if self.kind == "load" else -self.kvar
 
 
 class Rating(Part):
@@ -62,15 +83,25 @@ class Rating(Part):
         return self
 
 
+class Zone(Part):
+    """A part of the feeder that is fed from one place, e.g. a neighbourhood behind a transformer."""
+
+    head: str = Field(description="bus from which the zone is fed")
+    buses: tuple[str, ...] = Field(min_length=1, description="buses of the zone")
+    transformer: str | None = Field(None, description="OpenDSS transformer that feeds it, if there is one")
+
+
 class FeederFile(Part):
     """``feeder.yaml``."""
 
     name: str = Field(description="name of the feeder")
     description: str = Field("", description="what it is")
+    script: Path = Field(Path("Master.dss"), description="OpenDSS script of the circuit, beside this file")
     head: Head
     pods: dict[str, Pod] = Field(min_length=1, description="points of delivery, by id")
     ratings: dict[str, Rating] = Field({}, description="ratings by OpenDSS branch")
     meters: dict[str, Meter] = Field({}, description="meters installed, by name")
+    zones: dict[str, Zone] = Field({}, description="parts of the feeder, e.g. neighbourhoods, by name")
     sources: dict[str, str] = Field({}, description="where the figures come from")
 
 
@@ -85,7 +116,7 @@ class Feeder:
     @property
     def master(self) -> Path:
         """The script that defines the circuit."""
-        return self.folder / "Master.dss"
+        return self.folder / self.file.script
 
     @property
     def head_terminal(self) -> str:
@@ -95,7 +126,7 @@ class Feeder:
     @property
     def profile_columns(self) -> tuple[str, ...]:
         """Profile columns that the PODs need, each once."""
-        columns = (pod.profile for pod in self.pods.values())
+        columns = (column for pod in self.pods.values() for column in (pod.profile, pod.q_profile))
         return tuple(dict.fromkeys(c for c in columns if c is not None and c != CONSTANT_PROFILE))
 
     def rating(self, branch: str) -> Rating | None:
@@ -110,12 +141,14 @@ class Feeder:
         """Net consumption ``p_kw``, ``q_kvar`` (..., n_pod) at profile values (..., n_name); storage is 0."""
         shape = (*profiles.shape[:-1], len(self.pods))
         p_kw, q_kvar = np.zeros(shape), np.zeros(shape)
+
+        def factor(column: str) -> Floats | float:
+            return 1.0 if column == CONSTANT_PROFILE else profiles[..., names.index(column)]
+
         for k, pod in enumerate(self.pods.values()):
-            if pod.profile is None:
-                continue
-            factor = 1.0 if pod.profile == CONSTANT_PROFILE else profiles[..., names.index(pod.profile)]
-            p_kw[..., k] = pod.p_per_profile_kw * factor
-            q_kvar[..., k] = p_kw[..., k] * kvar_per_kw(pod.power_factor)
+            if pod.profile is not None:
+                p_kw[..., k] = pod.p_per_profile_kw * factor(pod.profile)
+                q_kvar[..., k] = pod.q_per_profile_kvar * factor(pod.q_profile or pod.profile)
         return p_kw, q_kvar
 
 

@@ -129,6 +129,23 @@ class GridConfig(Part):
     max_control_iterations: Whole = Field(20, ge=1, description="control iterations allowed in one step")
 
 
+class Limits(Part):
+    """What counts as a violation, recorded with element, phase, value and limit."""
+
+    vm_min_pu: Positive = Field(0.9, description="lowest voltage [pu]")
+    vm_max_pu: Positive = Field(1.1, description="highest voltage [pu]")
+    branches: Annotated[
+        Annotated[tuple[str, ...], Tag("structure")] | Annotated[Literal["rated"], Tag("word")], Discriminator(_form)
+    ] = Field("rated", description="branches held to their ratings: all that have one, or those named here")
+    loading_max_pu: Positive = Field(1.0, description="highest current [of the rated current]")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.vm_min_pu < self.vm_max_pu:
+            raise ValueError(f"vm_min_pu {self.vm_min_pu} must be below vm_max_pu {self.vm_max_pu}")
+        return self
+
+
 class SensorFaults(Part):
     """Errors and faults of one meter, applied to each of its quantities from a random stream of its own."""
 
@@ -156,6 +173,9 @@ class Meter(Part):
     quantities: tuple[Literal["p_kw", "q_kvar", "vm_pu", "i_a", "e_kwh"], ...] = Field(
         min_length=1, description="what is measured"
     )
+    phases: tuple[Literal[1, 2, 3], ...] = Field(
+        (), description="phases measured each on its own, as `<topic>/<phase>`; default: their sum, and mean voltage"
+    )
     class_percent: NonNegative = Field(0.5, description="accuracy class [% of full scale]")
     full_scale: dict[str, Positive] = Field(
         description="full scale of each quantity, in its unit, e.g. {p_kw: 630, q_kvar: 630, vm_pu: 1}"
@@ -179,6 +199,8 @@ class Meter(Part):
         wrong = [q for q in self.quantities if q not in known]
         if wrong:
             raise ValueError(f"a {places[0]} meter measures {sorted(known)}, not {', '.join(wrong)}")
+        if self.phases and self.storage is not None:
+            raise ValueError("a storage meter measures all phases together, it takes no phases")
         return self
 
     @property
@@ -375,6 +397,7 @@ class Scenario(Part):
     feeder: str = Field(description="folder in dss_models/, or a path to a feeder folder")
     profiles: Profiles = Field(SimbenchProfiles(), description="time series of loads and generation")
     grid: GridConfig = Field(GridConfig(), description="how the grid is solved")
+    limits: Limits = Field(Limits(), description="voltage band and ratings to be kept")
     sensors: Sensors = Field(Sensors(), description="meters and their errors")
     transport: Transport = Field("embedded", description="embedded, memory, or {mqtt: {...}}")
     message_timeout_s: Positive = Field(10.0, description="time to wait for an announced message [s]")

@@ -20,11 +20,11 @@ from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
 from cosim.domain.measurement import Channel
+from cosim.domain.site import bus_of_site, site_sums, sites_of
 from cosim.errors import Fault, InputError, ScenarioError
 from cosim.estimation.history import noisy_history
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
-from cosim.grid.site_flow import site_sums, sites_of
 from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
@@ -40,13 +40,13 @@ REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 
 @dataclass(frozen=True)
 class Case:
-    """An opened scenario. ``pod_buses`` (n_pod,) are the buses of the feeder's PODs, ``meters`` those in use."""
+    """An opened scenario. ``pod_sites`` (n_pod,) are the sites of the feeder's PODs, ``meters`` those in use."""
 
     loaded: LoadedScenario
     feeder: Feeder
     layout: GridLayout
     storage: tuple[StorageUnit, ...]
-    pod_buses: tuple[str, ...]
+    pod_sites: tuple[str, ...]
     meters: dict[str, Meter]
     profiles: Profiles
 
@@ -64,8 +64,8 @@ class Case:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Buses that hold PODs."""
-        return sites_of(self.pod_buses)
+        """Buses that hold PODs, by phases where they do not connect to all (`cosim.domain.site`)."""
+        return sites_of(self.pod_sites)
 
     @cached_property
     def powers(self) -> tuple[Floats, Floats]:
@@ -82,7 +82,7 @@ class Case:
         if data is not None:
             path = self.loaded.resolve("estimator.history.data.file", data.file)
             return read_file(path, data.timezone, data.time_column, names)
-        sums = site_sums(self.pod_buses)
+        sums = site_sums(self.pod_sites)
         p_kw, q_kvar = self.feeder.powers(self.profiles.names, self.profiles.values)
         true = np.hstack([p_kw @ sums, q_kvar @ sums])
         error_percent = self.scenario.estimator.history.error_percent
@@ -137,16 +137,17 @@ def open_case(loaded: LoadedScenario) -> Case:
         raise ScenarioError([loaded.fault("feeder", f.problem, f.value, f.allowed) for f in error.faults]) from None
     feeder = load_feeder(folder)
     engine = Engine(feeder, scenario.grid)
-    layout, storage, pod_buses = engine.layout, engine.storage, engine.pod_buses
+    layout, storage, pod_sites = engine.layout, engine.storage, engine.pod_sites
     engine.close()
     profiles = _collect(faults, lambda: _profiles(loaded, feeder))
     meters = _collect(faults, lambda: _meters(loaded, feeder, layout)) or {}
     _collect(faults, lambda: _channels(loaded, meters))
     faults += _faults_of_places(loaded, feeder, meters, layout, storage)
+    faults += _faults_of_phases(loaded, feeder, meters, layout, pod_sites)
     faults += _faults_of_names(loaded, feeder, storage)
     if faults or profiles is None:
         raise ScenarioError(faults)
-    case = Case(loaded, feeder, layout, storage, pod_buses, meters, profiles)
+    case = Case(loaded, feeder, layout, storage, pod_sites, meters, profiles)
     if scenario.sensors.replay is not None:  # finds a recording that does not fit
         recording = loaded.resolve("sensors.replay.file", scenario.sensors.replay.file)
         read_recording(recording, case.sensor_model.channels, case.clock)
@@ -213,8 +214,7 @@ def _faults_of_places(
 ) -> Iterator[Fault]:
     """Meters at places that the feeder does not have."""
     for name, meter in meters.items():
-        where = loaded.fault if name in loaded.scenario.sensors.extra else feeder.fault
-        key = f"sensors.extra.{name}" if name in loaded.scenario.sensors.extra else f"meters.{name}"
+        where, key = _meter_key(loaded, feeder, name)
         if meter.bus is not None and meter.bus not in layout.buses:
             yield where(f"{key}.bus", "no such bus", meter.bus, ", ".join(layout.buses))
         if meter.branch is not None and f"{meter.branch}@{meter.end}" not in layout.terminals:
@@ -223,6 +223,31 @@ def _faults_of_places(
             )
         if meter.storage is not None and meter.storage not in [unit.pod for unit in storage]:
             yield where(f"{key}.storage", "no such storage POD", meter.storage, _storage_names(storage))
+
+
+def _faults_of_phases(
+    loaded: LoadedScenario, feeder: Feeder, meters: dict[str, Meter], layout: GridLayout, pod_sites: tuple[str, ...]
+) -> Iterator[Fault]:
+    """Meters of phases that their place does not have, or whose power no POD draws alone."""
+    for name, meter in meters.items():
+        where, key = _meter_key(loaded, feeder, name)
+        place = meter.bus if meter.branch is None else f"{meter.branch}@{meter.end}"
+        known = layout.nodes if meter.branch is None else layout.conductors
+        there = [c.rpartition(".")[2] for c in known if c.rpartition(".")[0] == place]
+        missing = [str(phase) for phase in meter.phases if there and str(phase) not in there]
+        if missing:
+            yield where(f"{key}.phases", f"{place} has no phase {', '.join(missing)}", allowed=", ".join(there))
+        shared = [site for site in pod_sites if bus_of_site(site) == meter.bus and site.count(".") != 1]
+        if meter.phases and shared and set(meter.quantities) & {"p_kw", "q_kvar"}:
+            problem = "power by phase is measured only where every POD connects a phase to ground"
+            yield where(f"{key}.phases", problem, ", ".join(dict.fromkeys(shared)))
+
+
+def _meter_key(loaded: LoadedScenario, feeder: Feeder, name: str) -> tuple[Any, str]:
+    """Where a meter is described: what makes a fault there, and its key."""
+    if name in loaded.scenario.sensors.extra:
+        return loaded.fault, f"sensors.extra.{name}"
+    return feeder.fault, f"meters.{name}"
 
 
 def _faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[StorageUnit, ...]) -> Iterator[Fault]:

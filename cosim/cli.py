@@ -1,4 +1,4 @@
-"""``cosim``: run, check, graph, thresholds, show, report, record, list.
+"""``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list.
 
 Exit codes: 0 done; 1 the run or an outside service failed; 2 wrong input; 130 interrupted. A user's mistake gives one
 clear message on stderr, never a traceback. Rooms are imported by the command that needs them, so that all start fast.
@@ -89,6 +89,43 @@ def _thresholds(options: argparse.Namespace) -> None:
             loaded.fault("feeder", "the feeder has no storage to size thresholds for", case.feeder.name)
         )
     print(as_text(prepare(case), case.scenario.operator))
+
+
+def _feeder(options: argparse.Namespace) -> None:
+    from cosim.case import FEEDERS
+    from cosim.grid.feeder import find_feeder, load_feeder
+    from cosim.grid.inventory import as_text, take_stock
+    from cosim.scenario.schema import GridConfig
+
+    stock = take_stock(load_feeder(find_feeder(options.feeder, Path(), FEEDERS)), GridConfig())
+    print(as_text(stock))
+    if options.plot:
+        from cosim.report.feeder_map import draw
+
+        draw(stock, options.plot)
+        print(f"picture {options.plot}")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from cosim.importers import import_feeder
+
+    imported = import_feeder(
+        options.source,
+        options.out,
+        profiles=options.profiles,
+        seed=options.seed,
+        force=options.force,
+        allow_losses=options.allow_losses,
+    )
+    print(imported.as_text())
+
+
+def _ratings(options: argparse.Namespace) -> None:
+    from cosim.io.results import open_results
+    from cosim.report.ratings import ratings_text
+
+    with open_results(options.result) as results:
+        print(ratings_text(results, options.factor))
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -183,6 +220,26 @@ def _parser() -> argparse.ArgumentParser:
     graph = scenario_command("graph", "show which simulator feeds which", _graph)
     graph.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")
     scenario_command("thresholds", "compute the operator's thresholds and what they achieve", _thresholds)
+    feeder = command("feeder", "show what a feeder holds, and draw it", _feeder)
+    feeder.add_argument("feeder", metavar="FEEDER", help="name in dss_models/, or a feeder's folder")
+    feeder.add_argument("--plot", type=Path, metavar="FILE.svg|FILE.png", help="draw it, voltages as colours")
+    imported = command("import", "make a feeder of a network in another form, and check it by solving both", _import)
+    imported.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="OpenDSS script (.dss), pandapower file (.json, .xlsx), MATPOWER case (.m, .mat), "
+        "pandapower:FUNCTION, or simbench:CODE",
+    )
+    imported.add_argument("--out", type=Path, metavar="FOLDER", help="feeder folder to write")
+    imported.add_argument("--profiles", choices=["constant", "simbench"], default="constant", help="for loads without")
+    imported.add_argument("--seed", type=int, default=1, help="of the draw of SimBench profiles")
+    imported.add_argument("--force", action="store_true", help="replace the folder if it exists")
+    imported.add_argument("--allow-losses", action="store_true", help="import although elements cannot be carried over")
+    ratings = command(
+        "ratings", "print ratings for a feeder without any: a factor times the currents of a run", _ratings
+    )
+    ratings.add_argument("result", type=Path, metavar="RESULT.h5")
+    ratings.add_argument("--factor", type=float, default=1.25, help="times the highest current; default 1.25")
     show = command("show", "print the indicators of result files", _show)
     show.add_argument("results", type=Path, nargs="+", metavar="RESULT.h5")
     show.add_argument("--timing", action="store_true", help="where the wall-clock time went")

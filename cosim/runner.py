@@ -101,7 +101,7 @@ def _attributes(case: Case, prepared: Prepared) -> dict[str, str | int | float]:
         "feeder": case.feeder.name,
         "storage": json.dumps([asdict(unit) for unit in case.storage]),
         "buses_above": json.dumps(case.layout.above(case.feeder.head_terminal)),
-        "pod_buses": json.dumps(dict(zip(case.pods, case.pod_buses, strict=True))),
+        "pod_sites": json.dumps(dict(zip(case.pods, case.pod_sites, strict=True))),
         "channels": json.dumps([asdict(channel) for channel in case.sensor_model.channels]),
     }
 

@@ -70,6 +70,7 @@ def links_of(scenario: Scenario) -> tuple[Link, ...]:
         ),
         _link("sensors.outbox", "step", "gateway.inbox", "step"),
         *(_link("gateway.snapshot", a, "estimator.snapshot", a) for a in ("value", "quality")),
+        _link("grid.control", "position", "estimator.control", "position"),
         *(_link("estimator.head", a, "operator.head", a) for a in ("p_kw", "idle_p_kw")),
         Link(order, Port("grid", "order", "p_kw"), back),
         Link(order, Port("estimator", "order", "p_kw"), "next"),

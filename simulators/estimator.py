@@ -8,11 +8,12 @@ import numpy as np
 
 from cosim.domain.frames import HEAD_SIGN, PASSIVE_SIGN, Floats, Signal, frozen
 from cosim.domain.measurement import Snapshot
+from cosim.domain.site import site_sums
 from cosim.estimation.history import history_window
 from cosim.estimation.methods import Estimate, estimate
 from cosim.estimation.problem import EstimationProblem
 from cosim.grid.engine import Engine
-from cosim.grid.site_flow import SiteFlow, site_sums
+from cosim.grid.site_flow import SiteFlow
 from cosim.io.profiles import history
 from simulators._base import Adapter, Inputs, Output
 
@@ -27,10 +28,10 @@ class Estimator(Adapter):
     def build(self) -> dict[str, tuple[Output, ...]]:
         case, config = self.case, self.case.scenario.estimator
         engine = Engine(case.feeder, case.scenario.grid)
-        self._flow = SiteFlow(engine.unloaded(), case.feeder, case.pod_buses, case.sensor_model.channels)
+        self._flow = SiteFlow(engine.unloaded(), case.feeder, case.pod_sites, case.sensor_model.channels)
         engine.close()
         storage_rows = [case.pods.index(unit.pod) for unit in case.storage]
-        self._site_of_storage = site_sums(case.pod_buses)[storage_rows]
+        self._site_of_storage = site_sums(case.pod_sites)[storage_rows]
         self._methods = (config.method, *(m for m in config.compare if m != config.method))
         sites, feeder = case.sites, (case.feeder.name,)
         power = (

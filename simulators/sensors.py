@@ -27,7 +27,7 @@ class Sensors(Adapter):
         self._model, self._run = case.sensor_model, self.options["run"]
         self.memory = fresh_memory(self._model)
         self._truth = TruthReader(
-            self._model.channels, case.layout, case.pod_buses, [unit.pod for unit in case.storage]
+            self._model.channels, case.layout, case.pod_sites, [unit.pod for unit in case.storage]
         )
         replay = case.scenario.sensors.replay
         self._pace = replay.real_time_factor if replay else 0.0

@@ -78,7 +78,8 @@ class GridLayout:
 class GridState:
     """One solved step.
 
-    Shapes: ``vm_pu``, ``va_deg`` (n_node,); ``conductor_i_a`` (n_conductor,); ``terminal_p_kw``, ``terminal_q_kvar``,
+    Shapes: ``vm_pu``, ``va_deg`` (n_node,); ``conductor_p_kw``, ``conductor_q_kvar``, ``conductor_i_a``
+    (n_conductor,), flowing from the bus into the branch; ``terminal_p_kw``, ``terminal_q_kvar``,
     ``terminal_i_a`` (n_terminal,), powers flowing from the bus into the branch, currents of the highest-loaded phase;
     ``loading_pu`` (n_branch,) the largest of a branch's ends over the rating. ``pod_p_kw``, ``pod_q_kvar`` (n_pod,):
     what the PODs draw at their voltages (passive sign), which differs from what was set where they are not of constant
@@ -88,6 +89,8 @@ class GridState:
 
     vm_pu: Floats
     va_deg: Floats
+    conductor_p_kw: Floats
+    conductor_q_kvar: Floats
     conductor_i_a: Floats
     terminal_p_kw: Floats
     terminal_q_kvar: Floats

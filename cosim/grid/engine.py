@@ -13,11 +13,12 @@ import numpy as np
 
 from cosim.domain.frames import Complexes, Floats, frozen
 from cosim.domain.grid import GridState
+from cosim.domain.site import bus_of_site
 from cosim.errors import CosimError, PowerFlowError
 from cosim.grid.circuit import POD_CLASSES, PowerSetter, compile_circuit, give_back, node_voltages, solve_flat
 from cosim.grid.controls import Controls
 from cosim.grid.feeder import Feeder
-from cosim.grid.pod_elements import adopt_elements, bus_of
+from cosim.grid.pod_elements import adopt_elements, site_of
 from cosim.grid.topology import read_topology
 from cosim.grid.unloaded import Unloaded, take_out_pods
 from cosim.scenario.schema import GridConfig
@@ -47,7 +48,9 @@ class Engine:
             self.close()
             raise
         self.layout = self._topology.layout
-        self.pod_buses = tuple(bus_of(self._dss, element) for element in self._elements)
+        circuit, nodes = self._dss.ActiveCircuit, self.layout.nodes
+        self.pod_sites = tuple(site_of(circuit, element, nodes) for element in self._elements)
+        self.pod_buses = tuple(bus_of_site(site) for site in self.pod_sites)
         self._setters = [PowerSetter(self._dss, kind, self._elements) for kind in POD_CLASSES]
 
     def close(self) -> None:
@@ -76,7 +79,7 @@ class Engine:
                 f"feeder {self.feeder.name}: power flow did not converge in {self._config.max_iterations} iterations; "
                 f"{self._weakest(p_kw, q_kvar)}"
             )
-        return self._read(int(solution.Iterations))
+        return self._read(p_kw, q_kvar, int(solution.Iterations))
 
     def diverged(self) -> GridState:
         """What is recorded for a step that did not converge."""
@@ -88,10 +91,15 @@ class Engine:
         return GridState(
             vm_pu=missing(layout.nodes),
             va_deg=missing(layout.nodes),
+            conductor_p_kw=missing(layout.conductors),
+            conductor_q_kvar=missing(layout.conductors),
+            conductor_i_a=missing(layout.conductors),
             terminal_p_kw=missing(layout.terminals),
             terminal_q_kvar=missing(layout.terminals),
             terminal_i_a=missing(layout.terminals),
             loading_pu=missing(layout.branches),
+            pod_p_kw=missing(self.pods),
+            pod_q_kvar=missing(self.pods),
             head_p_kw=math.nan,
             head_q_kvar=math.nan,
             loss_kw=math.nan,
@@ -132,20 +140,28 @@ class Engine:
         for setter in self._setters:
             setter.set(p_kw, q_kvar)
 
-    def _read(self, iterations: int) -> GridState:
-        v, topology = self._voltages(), self._topology
-        i = np.asarray(self._dss.ActiveCircuit.PDElements.AllCurrents).view(np.complex128)
-        s_kva, i_a = topology.terminal_flows(v, i)
+    def _read(self, p_kw: Floats, q_kvar: Floats, iterations: int) -> GridState:
+        v, topology, layout = self._voltages()[1:], self._topology, self.layout
+        i = topology.conductor_a(np.asarray(self._dss.ActiveCircuit.PDElements.AllCurrents).view(np.complex128))
+        s_kva = v[layout.conductor_node] * i.conj() / 1000.0
+        terminal_s = np.add.reduceat(s_kva, layout.terminal_start)
+        i_a = np.abs(i)
+        terminal_i_a = layout.highest_a(i_a)
         return GridState(
-            vm_pu=frozen(np.abs(v[1:]) / topology.v_base),
-            va_deg=frozen(np.degrees(np.angle(v[1:]))),
-            terminal_p_kw=frozen(s_kva.real),
-            terminal_q_kvar=frozen(s_kva.imag),
-            terminal_i_a=frozen(i_a),
-            loading_pu=frozen((i_a / self.layout.rated_a).reshape(-1, 2).max(axis=1)),
-            head_p_kw=float(s_kva[topology.head].real),
-            head_q_kvar=float(s_kva[topology.head].imag),
-            loss_kw=float(self._dss.ActiveCircuit.Losses[0]) / 1000.0,
+            vm_pu=frozen(np.abs(v) / topology.v_base),
+            va_deg=frozen(np.degrees(np.angle(v))),
+            conductor_p_kw=frozen(s_kva.real),
+            conductor_q_kvar=frozen(s_kva.imag),
+            conductor_i_a=frozen(i_a),
+            terminal_p_kw=frozen(terminal_s.real),
+            terminal_q_kvar=frozen(terminal_s.imag),
+            terminal_i_a=frozen(terminal_i_a),
+            loading_pu=frozen(layout.loading_pu(terminal_i_a)),
+            pod_p_kw=frozen(p_kw),
+            pod_q_kvar=frozen(q_kvar),
+            head_p_kw=float(terminal_s[topology.head].real),
+            head_q_kvar=float(terminal_s[topology.head].imag),
+            loss_kw=float(terminal_s.real.sum()),
             converged=True,
             iterations=iterations,
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cosim.domain.flexibility import StorageUnit
+from cosim.domain.site import site_name
 from cosim.errors import Fault, FeederError
 from cosim.grid.circuit import POD_CLASSES
 from cosim.grid.feeder import Feeder
 
-_CLASSES = {"load": POD_CLASSES, "pv": POD_CLASSES, "storage": ("storage",)}
+_CLASSES = {"load": POD_CLASSES, "pv": POD_CLASSES, "generator": POD_CLASSES, "storage": ("storage",)}
+_PHASES = 3  # nodes with higher numbers are neutrals
 _SHOWN = 30  # elements named in a message
 
 
@@ -35,10 +37,12 @@ def adopt_elements(dss: Any, feeder: Feeder) -> tuple[list[str], tuple[StorageUn
     return elements, tuple(units)
 
 
-def bus_of(dss: Any, element: str) -> str:
-    """The bus of an element, in capitals."""
-    dss.ActiveCircuit.SetActiveElement(element)
-    return str(dss.ActiveCircuit.ActiveCktElement.BusNames[0]).partition(".")[0].upper()
+def site_of(circuit: Any, element: str, nodes: Sequence[str]) -> str:
+    """The site of an element of a circuit with ``nodes``: its bus and the phases at which it connects, without
+    neutrals."""
+    circuit.SetActiveElement(element)
+    live = [nodes[ref - 1].rpartition(".") for ref in map(int, circuit.ActiveCktElement.NodeRef) if ref]
+    return site_name(live[0][0], sorted({int(phase) for _, _, phase in live if int(phase) <= _PHASES}))
 
 
 def _faults(circuit: Any, feeder: Feeder) -> Iterator[Fault]:

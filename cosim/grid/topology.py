@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from cosim.domain.frames import Complexes, Floats, Ints, frozen
 from cosim.domain.grid import GridLayout
 from cosim.errors import Fault, FeederError
 from cosim.grid.feeder import Feeder, canonical_branch
-from cosim.units import rated_current_a
+
+_SPLIT_PHASE_LEGS = 2
+
+
+@dataclass(frozen=True)
+class End:
+    """A branch at one of its buses, all its windings there together: ``phases`` of the element, ``windings`` of them at
+    this bus, and its live conductors: ``nodes`` (1 + index of node), each with ``positions`` among all conductors of
+    all elements (more than one where windings share a node)."""
+
+    branch: str
+    bus: str
+    phases: int
+    windings: int
+    nodes: tuple[int, ...]
+    positions: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
 class Topology:
     """``v_base`` (n_node,) [V], phase to ground, and ``head``, the index of the head among the terminals of ``layout``.
 
-    OpenDSS gives the currents of all conductors at all ends of all elements in one list, of which ends that belong to
-    a branch between two buses are ``kept`` (n_end,); ``conductor_node`` (n_conductor,) is 0 for ground, else 1 + index
-    of node; ``end_start`` (n_end,) is the first conductor of each end.
+    OpenDSS gives the currents of all conductors at all ends of all elements in one list: ``taken`` (n_taken,) of it
+    make up the conductors of ``layout``, which begin at ``taken_start`` (n_conductor,) of them, None where each is one.
     """
 
     layout: GridLayout
     v_base: Floats
     head: int
-    conductor_node: Ints
-    end_start: Ints
-    kept: npt.NDArray[np.bool_]
+    taken: Ints
+    taken_start: Ints | None
 
-    def terminal_flows(self, v: Complexes, i: Complexes) -> tuple[Complexes, Floats]:
-        """Power [kVA] into the branch and current [A] of the highest-loaded conductor, each (n_terminal,), from node
-        voltages, ground first (1 + n_node,) [V], and conductor currents (n_conductor,) [A]."""
-        s_va: Complexes = np.add.reduceat(v[self.conductor_node] * i.conj(), self.end_start)
-        i_a: Floats = np.maximum.reduceat(np.abs(i), self.end_start)
-        return s_va[self.kept] / 1000.0, i_a[self.kept]
+    def conductor_a(self, currents: Complexes) -> Complexes:
+        """Current [A] into the branch of each conductor (n_conductor,) from OpenDSS's list."""
+        taken = currents[self.taken]
+        return taken if self.taken_start is None else np.add.reduceat(taken, self.taken_start)
 
 
 def read_topology(circuit: Any, feeder: Feeder) -> Topology:
@@ -49,29 +60,67 @@ def read_topology(circuit: Any, feeder: Feeder) -> Topology:
     circuit.Solution.BuildYMatrix(0, 1)
     nodes = tuple(str(name).upper() for name in circuit.YNodeOrder)
     bus_kv = _bus_kv(circuit, feeder)
-    terminals, rated_a, starts, conductors, kept = [], [], [], list[int](), []
-    for name in circuit.PDElements.AllNames:
-        circuit.SetActiveElement(name)
-        element = circuit.ActiveCktElement
-        buses = [str(bus).partition(".")[0].upper() for bus in element.BusNames]
-        refs = np.asarray(element.NodeRef).reshape(element.NumTerminals, element.NumConductors)
-        for bus, row in zip(buses, refs, strict=True):
-            starts.append(len(conductors))
-            conductors.extend(int(ref) for ref in row)
-            kept.append(len(buses) == 2 and buses[0] != buses[1])
-            if kept[-1]:
-                terminals.append(f"{canonical_branch(name)}@{bus}")
-                rated_a.append(_rated_a(feeder, name, bus_kv[bus], element.NumPhases, int(np.count_nonzero(row))))
-    branches = tuple(dict.fromkeys(terminal.partition("@")[0] for terminal in terminals))
-    layout = GridLayout(nodes, branches, tuple(terminals), frozen(rated_a))
+    ends = list(_ends(circuit, nodes))
+    branches = tuple(dict.fromkeys(end.branch for end in ends))
+    branch_index = {branch: k for k, branch in enumerate(branches)}
+    layout = GridLayout(
+        nodes=nodes,
+        branches=branches,
+        terminals=tuple(f"{end.branch}@{end.bus}" for end in ends),
+        terminal_branch=frozen([branch_index[end.branch] for end in ends], np.int64),
+        conductors=tuple(f"{end.branch}@{nodes[node - 1]}" for end in ends for node in end.nodes),
+        conductor_terminal=frozen([k for k, end in enumerate(ends) for _ in end.nodes], np.int64),
+        conductor_node=frozen([node - 1 for end in ends for node in end.nodes], np.int64),
+        rated_a=frozen([_rated_a(feeder, end, bus_kv[end.bus]) for end in ends]),
+    )
+    positions = [found for end in ends for found in end.positions]
+    several = any(len(found) > 1 for found in positions)
     return Topology(
         layout=layout,
         v_base=frozen([1000.0 * bus_kv[node.rpartition(".")[0]] for node in nodes]),
         head=_head(feeder, layout),
-        conductor_node=np.array(conductors),
-        end_start=np.array(starts),
-        kept=np.array(kept),
+        taken=np.array([position for found in positions for position in found], dtype=np.int64),
+        taken_start=np.cumsum([0, *(len(found) for found in positions[:-1])]) if several else None,
     )
+
+
+def _ends(circuit: Any, nodes: tuple[str, ...]) -> Iterator[End]:
+    """The ends of all elements in service that lie in series between buses, in OpenDSS's order."""
+    counts = zip(
+        circuit.PDElements.AllNames,
+        circuit.PDElements.AllNumPhases,
+        circuit.PDElements.AllNumTerminals,
+        circuit.PDElements.AllNumConductors,
+        strict=True,
+    )
+    first = 0
+    for name, phases, n_terminal, n_conductor in counts:
+        circuit.SetActiveElement(name)
+        element = circuit.ActiveCktElement
+        if element.Enabled:
+            refs = np.asarray(element.NodeRef).reshape(n_terminal, n_conductor)
+            found = _at_buses(refs, first, nodes)
+            if len(found) > 1:
+                for bus, (windings, conductors) in found.items():
+                    positions = tuple(tuple(each) for each in conductors.values())
+                    yield End(canonical_branch(str(name)), bus, int(phases), windings, tuple(conductors), positions)
+        first += int(n_terminal * n_conductor)
+
+
+def _at_buses(refs: Ints, first: int, nodes: tuple[str, ...]) -> dict[str, tuple[int, dict[int, list[int]]]]:
+    """Windings and live conductors of an element at each of its buses, from its nodes ``refs`` (terminal, conductor):
+    positions by node, counted from ``first``."""
+    found: dict[str, tuple[int, dict[int, list[int]]]] = {}
+    for terminal, row in enumerate(refs):
+        seen = set()
+        for conductor, ref in enumerate(map(int, row)):
+            if ref:
+                bus = nodes[ref - 1].rpartition(".")[0]
+                windings, conductors = found.get(bus, (0, {}))
+                conductors.setdefault(ref, []).append(first + terminal * refs.shape[1] + conductor)
+                found[bus] = (windings + (bus not in seen), conductors)
+                seen.add(bus)
+    return found
 
 
 def _bus_kv(circuit: Any, feeder: Feeder) -> dict[str, float]:
@@ -87,17 +136,20 @@ def _bus_kv(circuit: Any, feeder: Feeder) -> dict[str, float]:
     return bus_kv
 
 
-def _rated_a(feeder: Feeder, branch: str, v_phase_kv: float, phases: int, live: int) -> float:
-    """Rated current [A] at an end with ``live`` conductors that are not grounded; NaN if no rating is known."""
-    rating = feeder.rating(branch)
+def _rated_a(feeder: Feeder, end: End, v_phase_kv: float) -> float:
+    """Rated current [A] of a conductor at an end; NaN if no rating is known. What is rated by power has it between the
+    two conductors of a single-phase winding, or between the outer ones of two windings in series (split phase)."""
+    rating = feeder.rating(end.branch)
     if rating is None:
         return math.nan
     if rating.i_a is not None:
         return rating.i_a
     assert rating.s_kva is not None
-    if phases == 1:
-        return rating.s_kva / (v_phase_kv if live == 1 else math.sqrt(3.0) * v_phase_kv)
-    return rated_current_a(rating.s_kva, math.sqrt(3.0) * v_phase_kv)
+    if end.phases > 1:
+        return rating.s_kva / (end.phases * v_phase_kv)
+    if len(end.nodes) == 1:
+        return rating.s_kva / v_phase_kv
+    return rating.s_kva / v_phase_kv / (2.0 if end.windings > 1 else math.sqrt(3.0))
 
 
 def _head(feeder: Feeder, layout: GridLayout) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+import pandas as pd
 
 from cosim.clock import format_duration
 from cosim.domain.frames import Floats
@@ -123,6 +124,28 @@ def _grid(reading: Reading) -> Iterator[Indicator]:
                 f"{moment(reading.local_time[e.step])}, {e.element}" if e is not None else "" for e in (true, other)
             )
             yield Indicator(GRID, name, true.value, "pu", None if other is None else other.value, _notes(at, other_at))
+    yield from _violations(reading)
+
+
+def _violations(reading: Reading) -> Iterator[Indicator]:
+    """Time outside the limits, and where they were exceeded most."""
+    true = reading.table(f"{WITH}/violations")
+    other = reading.table(f"{WITHOUT}/violations") if reading.compared else None
+    for name, quantity in (("time outside the voltage band", "vm_pu"), ("time above a rating", "i_a")):
+        found = [None if table is None else table[table["quantity"] == quantity] for table in (true, other)]
+        hours = [None if t is None else t["t_s"].nunique() * reading.step_s / SECONDS_PER_HOUR for t in found]
+        if hours[0] is not None:
+            yield Indicator(GRID, name, hours[0], "h", hours[1], _worst(found[0]))
+
+
+def _worst(violations: pd.DataFrame | None) -> str:
+    """The largest excess over a limit, and how many elements exceed theirs."""
+    if violations is None or violations.empty:
+        return ""
+    percent = 100.0 * violations["excess"] / violations["limit"]
+    elements = violations["element"].nunique()
+    note = f"by {percent.max():.3g} % at {violations['element'][percent.idxmax()]}"
+    return note + (f", {elements} elements" if elements > 1 else "")
 
 
 def _prediction(reading: Reading) -> Iterator[Indicator]:
@@ -161,9 +184,9 @@ def _storage(reading: Reading) -> Iterator[Indicator]:
         note = f"(charged + discharged) / 2 / {capacity:g} kWh"
         yield Indicator(STORAGE, "equivalent full cycles", (charged + discharged) / 2.0 / capacity, "1", None, note)
     yield _stored_at_end(reading, p_kw[-1], energy.to_numpy()[-1])
-    if "operator/orders" in reading.results.events():
-        count = float(len(reading.results.table("operator/orders")))
-        yield Indicator(STORAGE, "orders", count, "1", None, "one for each unit and MTU")
+    orders = reading.table("operator/orders")
+    if orders is not None:
+        yield Indicator(STORAGE, "orders", float(len(orders)), "1", None, "one for each unit and MTU")
 
 
 def _stored_at_end(reading: Reading, p_kw: Floats, e_kwh: Floats) -> Indicator:

@@ -15,6 +15,7 @@ import pandas as pd
 from cosim.clock import parse_duration_s
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats
+from cosim.domain.site import bus_of_site
 from cosim.io.results import Results
 
 WITH, WITHOUT = "grid", "counterfactual"
@@ -107,6 +108,10 @@ class Reading:
             self._frames[path] = self.results.frame(path)
         return self._frames.get(path)
 
+    def table(self, path: str) -> pd.DataFrame | None:
+        """A table of events, None where there is none of that path."""
+        return self.results.table(path) if path in self.results.events() else None
+
     def total(self, path: str) -> Floats | None:
         """A signal summed over its elements (n_time,), None where there is none; NaN where an element is missing."""
         frame = self.frame(path)
@@ -194,11 +199,14 @@ class Reading:
 
     @cached_property
     def unmetered_sites(self) -> tuple[str, ...]:
-        """Sites that are estimated and whose active power no meter measures."""
-        channels = self.json("channels") or ()
-        metered = {c["place"].get("bus") for c in channels if c["quantity"] == "p_kw"}
+        """Sites that are estimated and whose active power no meter measures on its own."""
+        places = [c["place"] for c in self.json("channels") or () if c["quantity"] == "p_kw" and c["place"]["bus"]]
+        metered = {f"{place['bus']}.{place['phase']}" for place in places if place["phase"] is not None}
+        whole = [place["bus"] for place in places if place["phase"] is None]
         sites = self.elements(f"estimator/{self.methods[0]}/p_kw") if self.methods else []
-        return tuple(site for site in sites if site not in metered)
+        buses = [bus_of_site(site) for site in sites]
+        alone = [site for site, bus in zip(sites, buses, strict=True) if bus in whole and buses.count(bus) == 1]
+        return tuple(site for site in sites if site not in metered.union(alone))
 
     def as_measured(self, path: str) -> pd.DataFrame | None:
         """``model/attribute`` of the state that was measured. Where orders act in the MTU in which they are decided,
@@ -213,13 +221,12 @@ class Reading:
 
     @cached_property
     def true_site_kw(self) -> pd.DataFrame | None:
-        """True power [kW] of each unmetered site as it was measured, storage included: the sum over the PODs at its
-        bus."""
-        pods, buses = self.as_measured("pod/p_kw"), self.json("pod_buses")
-        if pods is None or not buses:
+        """True power [kW] of each unmetered site as it was measured, storage included: the sum over its PODs."""
+        pods, site_of = self.as_measured("pod/p_kw"), self.json("pod_sites")
+        if pods is None or not site_of:
             return None
         sums = {
-            site: pods[[pod for pod in pods.columns if buses.get(pod) == site]].to_numpy().sum(axis=1)
+            site: pods[[pod for pod in pods.columns if site_of.get(pod) == site]].to_numpy().sum(axis=1)
             for site in self.unmetered_sites
         }
         return pd.DataFrame(sums, index=pods.index)

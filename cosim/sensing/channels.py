@@ -52,7 +52,7 @@ def meters_used(feeder_meters: Mapping[str, Meter], sensors: Sensors) -> dict[st
 
 
 def channels_of(meters: Mapping[str, Meter], sensors: Sensors) -> tuple[Channel, ...]:
-    """One channel a measured quantity, ordered by the name of the meter, then as in ``QUANTITIES``.
+    """One channel a measured quantity and phase, ordered by the name of the meter, then as in ``QUANTITIES``.
 
     The standard deviation is what the data sheet tells: accuracy class and resolution, in quadrature,
     ``sigma^2 = (class/100 * full_scale / 3)^2 + quantum^2 / 12`` (class = 3 sigma; a value rounded to a quantum is
@@ -62,9 +62,10 @@ def channels_of(meters: Mapping[str, Meter], sensors: Sensors) -> tuple[Channel,
     Raises ScenarioError naming the meters that share a topic.
     """
     channels = tuple(
-        _channel(name, meter, quantity, faults_for(sensors, name))
+        _channel(name, meter, quantity, phase, faults_for(sensors, name))
         for name, meter in sorted(meters.items())
         for quantity in sorted(meter.quantities, key=QUANTITIES.index)
+        for phase in meter.phases or (None,)
     )
     owners: dict[str, list[str]] = {}
     for channel in channels:
@@ -79,16 +80,16 @@ def channels_of(meters: Mapping[str, Meter], sensors: Sensors) -> tuple[Channel,
     return channels
 
 
-def _channel(name: str, meter: Meter, quantity: str, faults: SensorFaults) -> Channel:
+def _channel(name: str, meter: Meter, quantity: str, phase: int | None, faults: SensorFaults) -> Channel:
     percent = max(
         math.hypot(meter.class_percent / 3.0, faults.quantum / math.sqrt(12.0)),
         SIGMA_FLOOR_PERCENT,
     )
     return Channel(
         meter=name,
-        topic=f"{meter.topic}/{quantity}",
+        topic=f"{meter.topic}/{quantity}" + ("" if phase is None else f"/{phase}"),
         quantity=quantity,
-        place=Place(meter.bus, meter.branch, meter.end, meter.storage),
+        place=Place(meter.bus, meter.branch, meter.end, meter.storage, phase),
         sigma=percent / 100.0 * meter.full_scale[quantity],
     )
 

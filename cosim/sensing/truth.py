@@ -9,10 +9,12 @@ import numpy as np
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
 from cosim.domain.measurement import Channel
+from cosim.domain.site import bus_of_site
 
 SOURCES = {
     "bus": ("vm_pu",),
     "terminal": ("p_kw", "q_kvar", "i_a"),
+    "conductor": ("p_kw", "q_kvar", "i_a"),
     "pod": ("p_kw", "q_kvar"),
     "storage": ("p_kw", "e_kwh"),
 }
@@ -20,29 +22,49 @@ SOURCES = {
 
 
 class TruthReader:
-    """Linear map from the grid's attributes to channels, fixed at the start."""
+    """Linear map from the grid's attributes to channels, fixed at the start. ``pod_sites`` (n_pod,) are the sites of
+    the PODs (`cosim.domain.site.site_name`), ``storage`` (n_storage,) the PODs of storage units."""
 
     def __init__(
-        self, channels: Sequence[Channel], layout: GridLayout, pod_buses: Sequence[str], storage: Sequence[str]
+        self, channels: Sequence[Channel], layout: GridLayout, pod_sites: Sequence[str], storage: Sequence[str]
     ) -> None:
-        self._rows = [_row(channel, layout, pod_buses, storage) for channel in channels]
+        self._rows = [_row(channel, channels, layout, pod_sites, storage) for channel in channels]
 
     def read(self, attributes: Mapping[tuple[str, str], Floats]) -> Floats:
         """Readings (n_channel,) from the attributes of `SOURCES`, keyed by (model, attribute)."""
         return frozen([float(attributes[source] @ weights) for source, weights in self._rows])
 
 
+def metered_conductors(channels: Sequence[Channel]) -> tuple[str, ...]:
+    """Conductors ``branch@BUS.phase`` whose flow is measured on its own: the elements of the model ``conductor``."""
+    metered = (c.place for c in channels if c.place.branch and c.place.phase and c.quantity != "vm_pu")
+    return tuple(dict.fromkeys(f"{place.branch}@{place.end}.{place.phase}" for place in metered))
+
+
 def _row(
-    channel: Channel, layout: GridLayout, pod_buses: Sequence[str], storage: Sequence[str]
+    channel: Channel,
+    channels: Sequence[Channel],
+    layout: GridLayout,
+    pod_sites: Sequence[str],
+    storage: Sequence[str],
 ) -> tuple[tuple[str, str], Floats]:
+    """The attribute that a channel reads and the weight of each of its elements."""
     place, quantity = channel.place, channel.quantity
     if place.storage is not None:
-        return ("storage", quantity), np.array([float(pod == place.storage) for pod in storage])
+        return ("storage", quantity), _marked(storage, place.storage)
+    suffix = "" if place.phase is None else f".{place.phase}"
     if quantity == "vm_pu":
-        bus = place.bus or place.end
-        at_bus = np.array([float(node.rpartition(".")[0] == bus) for node in layout.nodes])
+        nodes = layout.nodes if place.phase is not None else [node.rpartition(".")[0] for node in layout.nodes]
+        at_bus = _marked(nodes, f"{place.bus or place.end}{suffix}")
         return ("bus", quantity), at_bus / at_bus.sum()
     if place.branch is not None:
-        terminal = f"{place.branch}@{place.end}"
-        return ("terminal", quantity), np.array([float(name == terminal) for name in layout.terminals])
-    return ("pod", quantity), np.array([float(bus == place.bus) for bus in pod_buses])
+        where = f"{place.branch}@{place.end}{suffix}"
+        if place.phase is not None:
+            return ("conductor", quantity), _marked(metered_conductors(channels), where)
+        return ("terminal", quantity), _marked(layout.terminals, where)
+    sites = pod_sites if place.phase is not None else [bus_of_site(site) for site in pod_sites]
+    return ("pod", quantity), _marked(sites, f"{place.bus}{suffix}")
+
+
+def _marked(names: Sequence[str], wanted: str) -> Floats:
+    return np.array([float(name == wanted) for name in names])

@@ -52,7 +52,7 @@ PREPARED = {
     "head_min_kw": -298.0,
     "head_min_idle_kw": -500.0,
 }
-PLACE = {"bus": None, "branch": None, "end": None, "storage": None}
+PLACE = {"bus": None, "branch": None, "end": None, "storage": None, "phase": None}
 CHANNELS = [
     {"meter": "MA", "topic": "sub/1/p_kw", "quantity": "p_kw", "place": PLACE | {"bus": "A"}, "sigma": 1.0},
     {"meter": "MA", "topic": "sub/1/vm_pu", "quantity": "vm_pu", "place": PLACE | {"bus": "A"}, "sigma": 0.1},
@@ -107,7 +107,7 @@ def _writer(path: Path, name: str) -> ResultWriter:
         "scenario": json.dumps(SCENARIO | {"name": name}),
         "prepared": json.dumps(PREPARED),
         "storage": json.dumps([STORAGE]),
-        "pod_buses": json.dumps({"A.load": "A", "B.load": "B", "B.battery": "B"}),
+        "pod_sites": json.dumps({"A.load": "A", "B.load": "B", "B.battery": "B"}),
         "channels": json.dumps(CHANNELS),
         "versions": json.dumps({"cosim": "0.1.0"}),
         "feeder": NASTY,
@@ -179,7 +179,7 @@ def large_file(path: Path, steps: int = 1700, nodes: int = 620, many: int = 8) -
     attributes = {
         "scenario": json.dumps(scenario),
         "channels": json.dumps(CHANNELS),
-        "pod_buses": json.dumps({f"pod{k}": site for k, site in enumerate(sites)}),
+        "pod_sites": json.dumps({f"pod{k}": site for k, site in enumerate(sites)}),
     }
     signals = {
         "grid/head": Signal("p_kw", "kW", "head", "feeder", ("demo",)),

@@ -34,6 +34,13 @@ def test_one_channel_a_quantity_ordered_by_meter_then_quantity_whatever_the_orde
     assert (channels[2].place, channels[2].meter) == (Place(bus="b2"), "south")
 
 
+def test_phases_measured_each_on_its_own_are_channels_of_their_own():
+    meter = bus_meter(3, "b3", ("vm_pu", "p_kw")).model_copy(update={"phases": (1, 3)})
+    channels = channels_of({"m": meter}, Sensors())
+    assert [c.topic for c in channels] == ["sub/3/p_kw/1", "sub/3/p_kw/3", "sub/3/vm_pu/1", "sub/3/vm_pu/3"]
+    assert [c.place for c in channels] == [Place(bus="b3", phase=phase) for phase in (1, 3, 1, 3)]
+
+
 def test_sigma_is_class_and_resolution_in_quadrature():
     sensors = Sensors(faults={"a": SensorFaults(quantum=1.0, bias_percent=50.0)})
     plain, coarse = channels_of({"b": bus_meter(1), "a": bus_meter(2)}, sensors)[::-1]

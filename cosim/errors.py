@@ -4,11 +4,14 @@ CosimError                     everything this project raises on purpose
 ├── InputError                 the user's input is wrong; carries every fault found (exit code 2)
 │   ├── ScenarioError          scenario file, ``--set`` override, link or start entry
 │   ├── FeederError            OpenDSS script or ``feeder.yaml``
-│   └── ProfileError           time series of loads and generation, history, replayed recordings
+│   ├── ProfileError           time series of loads and generation, history, replayed recordings
+│   └── BidError               bids, needs and resources of a flexibility market
 ├── TransportError             MQTT
 │   ├── BrokerError            broker refused, unreachable, gone, or TLS/login failed
 │   └── SilentSensorError      an announced message did not arrive in time
 ├── PowerFlowError             the solve did not converge
+├── MarketError                a clearing without a plan: its rows contradict each other, or its cost has no bound
+│   └── SolverError            a solver is not installed, failed, or found no plan within its time limit
 ├── ResultError                result file: disk full, not a result file, locked
 ├── SimulatorError             a simulator, local or remote, failed or stopped answering
 └── Interrupted                the user ended the run (exit code 130)
@@ -69,6 +72,10 @@ class ProfileError(InputError):
     """A time series cannot be used."""
 
 
+class BidError(InputError):
+    """Bids, needs or resources of a flexibility market cannot be used."""
+
+
 class TransportError(CosimError):
     """Messages could not be exchanged."""
 
@@ -83,6 +90,14 @@ class SilentSensorError(TransportError):
 
 class PowerFlowError(CosimError):
     """A power flow did not converge."""
+
+
+class MarketError(CosimError):
+    """A clearing has no plan."""
+
+
+class SolverError(MarketError):
+    """A solver of optimisation problems is missing or gave no answer."""
 
 
 class ResultError(CosimError):

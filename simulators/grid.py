@@ -14,6 +14,8 @@ from cosim.errors import PowerFlowError
 from cosim.flexibility.storage import feasible_kw
 from cosim.flexibility.thresholds import after
 from cosim.grid.engine import Engine
+from cosim.grid.limits import VIOLATIONS, Limits
+from cosim.sensing.truth import metered_conductors
 from simulators._base import Adapter, Inputs, Output
 
 
@@ -31,7 +33,8 @@ class GridMemory:
 
 
 class Grid(Adapter):
-    """Models ``bus``, ``terminal``, ``branch``, ``pod``, ``storage``, ``head``, ``solution``.
+    """Models ``bus``, ``terminal``, ``conductor`` (those metered), ``branch``, ``pod``, ``storage``, ``head``,
+    ``control``, ``solution``; table of violated limits.
 
     Where orders act in the same MTU, ``order`` triggers: an order that arrives in the step it is for makes the grid
     solve that step again. A foreign simulator replaces a POD's power through an entity of ``foreign_pod``, from its
@@ -58,6 +61,9 @@ class Grid(Adapter):
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
         self._engine = Engine(case.feeder, case.scenario.grid)
+        self._limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
+        metered = metered_conductors(case.sensor_model.channels)
+        self._metered = np.array([case.layout.conductors.index(name) for name in metered], dtype=np.int64)
         self._storage_at = [case.pods.index(unit.pod) for unit in case.storage]
         idle = frozen(np.zeros(len(case.storage)))
         self.memory = GridMemory(0, case.initial_kwh, idle, self._engine.controls(), {"p_kw": {}, "q_kvar": {}})
@@ -73,10 +79,15 @@ class Grid(Adapter):
                 Signal("q_kvar", "kvar", "reactive power from the bus into the branch", "terminal", layout.terminals),
                 Signal("i_a", "A", "current of the highest-loaded phase", "terminal", layout.terminals),
             ),
+            "conductor": (
+                Signal("p_kw", "kW", "active power from the bus into the branch", "conductor", metered),
+                Signal("q_kvar", "kvar", "reactive power from the bus into the branch", "conductor", metered),
+                Signal("i_a", "A", "current", "conductor", metered),
+            ),
             "branch": (Signal("loading_pu", "pu", "current over rated current", "branch", layout.branches),),
             "pod": (
-                Signal("p_kw", "kW", "active power, storage included", "pod", case.pods, PASSIVE_SIGN),
-                Signal("q_kvar", "kvar", "reactive power", "pod", case.pods, PASSIVE_SIGN),
+                Signal("p_kw", "kW", "active power drawn, storage included", "pod", case.pods, PASSIVE_SIGN),
+                Signal("q_kvar", "kvar", "reactive power drawn", "pod", case.pods, PASSIVE_SIGN),
             ),
             "storage": (
                 Signal("p_kw", "kW", "storage power", "storage", units, "charging > 0, discharging < 0"),
@@ -87,7 +98,11 @@ class Grid(Adapter):
                 Signal("q_kvar", "kvar", "reactive power at the head", "feeder", feeder, HEAD_SIGN),
                 Signal("loss_kw", "kW", "losses of the whole circuit", "feeder", feeder),
             ),
+            "control": (
+                Signal("position", "1", "tap [pu], or share of capacitor steps", "control", self._engine.control_names),
+            ),
             "solution": (
+                VIOLATIONS,
                 Signal("converged", "1", "power flow converged", "feeder", feeder, codes=("diverged", "converged")),
                 Signal("iterations", "1", "iterations of the power flow", "feeder", feeder),
             ),
@@ -100,10 +115,14 @@ class Grid(Adapter):
         p_storage = frozen([feasible_kw(u, wanted[k], e_kwh[k], step_s) for k, u in enumerate(self.case.storage)])
         p_kw, q_kvar = self._pod_powers(inputs, p_storage)
         state = self._solve(t_s, p_kw, q_kvar)
-        self.memory = replace(self.memory, p_kw=p_storage, controls=self._engine.controls())
+        controls = self._engine.controls()
+        self.memory = replace(self.memory, p_kw=p_storage, controls=controls)
         return _outputs(state) | {
-            ("pod", "p_kw"): p_kw,
-            ("pod", "q_kvar"): q_kvar,
+            ("conductor", "p_kw"): frozen(state.conductor_p_kw[self._metered]),
+            ("conductor", "q_kvar"): frozen(state.conductor_q_kvar[self._metered]),
+            ("conductor", "i_a"): frozen(state.conductor_i_a[self._metered]),
+            ("control", "position"): self._engine.control_values(controls),
+            ("solution", VIOLATIONS.name): [violation.row(t_s) for violation in self._limits.violations(state)],
             ("storage", "p_kw"): p_storage,
             ("storage", "e_kwh"): e_kwh,
         }
@@ -165,6 +184,8 @@ def _outputs(state: GridState) -> dict[tuple[str, str], Any]:
         ("terminal", "q_kvar"): state.terminal_q_kvar,
         ("terminal", "i_a"): state.terminal_i_a,
         ("branch", "loading_pu"): state.loading_pu,
+        ("pod", "p_kw"): state.pod_p_kw,
+        ("pod", "q_kvar"): state.pod_q_kvar,
         ("head", "p_kw"): frozen([state.head_p_kw]),
         ("head", "q_kvar"): frozen([state.head_q_kvar]),
         ("head", "loss_kw"): frozen([state.loss_kw]),

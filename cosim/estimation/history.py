@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 
-from cosim.domain.frames import Floats, frozen
+from cosim.domain.frames import Floats, Ints, frozen
 from cosim.errors import Fault, ProfileError
 
 WIDENING = 0.05
@@ -19,6 +21,11 @@ LOADING = 0.01
 
 LOADING_FLOOR = 0.05
 """Least standard deviation added to every injection [kW, kvar]: a site that never consumed may still begin to."""
+
+TOGETHER = 0.9
+"""Least correlation of injections that form a group."""
+BEYOND_CHANCE = 4.0
+"""With few days a group needs more than that: a correlation so many standard deviations above 0 (R. A. Fisher's z)."""
 
 
 @dataclass(frozen=True)
@@ -35,28 +42,78 @@ class HistoryWindow:
     covariance: Floats
 
 
-def history_window(samples: Floats) -> HistoryWindow:
+def history_window(samples: Floats, per_day: int = 1) -> HistoryWindow:
     """Statistics of ``samples`` (n_sample, 2 n_site) [kW, kvar], columns ``[p of all sites, q of all sites]``.
 
     The caller takes the samples from the profiles (same quarter hour +- window over the preceding days) without known
-    orders. The covariance is the sample covariance plus diagonal loading: P and Q of a load with constant power factor
-    are fully correlated, and with few days the sample covariance alone is singular. Shrinkage towards the diagonal (as
-    O. Ledoit and M. Wolf, Journal of Multivariate Analysis 88, 2004) weakens exactly those correlations: on mv5 it
-    makes the estimates worse and their bands too wide, while loadings from 0.1 to 3 % give the same estimates.
+    orders, ``per_day`` consecutive rows from each day. These are nearly one draw, so that what counts is the number of
+    days. It is usually smaller than that of injections, and then the sample covariance believes in sums and differences
+    that never vary, only because they did not in those few days. On 90 sites with profiles of their own it puts 80 % of
+    truths into its 95 % bands. Therefore:
 
-    Raises ProfileError for fewer than two samples or values that are not finite.
+    - Correlations are shrunk towards 0 by the share that minimises the expected squared error (O. Ledoit, M. Wolf,
+      Journal of Multivariate Analysis 88, 2004), but for those within groups of injections that moved together: P and
+      Q of one site, and what is correlated by `TOGETHER` and more. Shrinking these as well (to the diagonal) gives up
+      constant power factors and sites of one kind: 1.2 to 2.2 times the error where sites share profiles.
+    - It is the covariance of a further day around the mean of ``n`` days: the unbiased one times ``1 + 1 / n``.
+    - A diagonal loading makes it positive definite. Estimates are the same with 0.1 to 3 %.
+
+    Raises ProfileError for fewer than two days, days that are not complete, or values that are not finite.
     """
-    _check(samples)
-    low, high = samples.min(axis=0), samples.max(axis=0)
+    _check(samples, per_day)
+    low, high, mean = samples.min(axis=0), samples.max(axis=0), samples.mean(axis=0)
     margin = WIDENING * (high - low)
-    covariance = np.cov(samples, rowvar=False).reshape(samples.shape[1], samples.shape[1])
+    covariance = _covariance(samples - mean, per_day)
     loading = np.maximum(LOADING * np.sqrt(np.diagonal(covariance)), LOADING_FLOOR)
     return HistoryWindow(
         lower=frozen(low - margin),
         upper=frozen(high + margin),
-        mean=frozen(samples.mean(axis=0)),
+        mean=frozen(mean),
         covariance=frozen(covariance + np.diag(loading**2)),
     )
+
+
+def _covariance(deviation: Floats, per_day: int) -> Floats:
+    """Covariance (2 n_site, 2 n_site) of a further day from ``deviation`` (n_sample, 2 n_site), semidefinite."""
+    days = len(deviation) // per_day
+    scale = np.sqrt(np.mean(deviation**2, axis=0))
+    standard = np.asarray(deviation / np.where(scale > 0.0, scale, 1.0))
+    correlation = np.asarray(standard.T @ standard / len(standard))
+    group = _groups(correlation, days)
+    between = group[:, np.newaxis] != group
+    share = _noise_between(standard.reshape(days, per_day, -1), group, np.sum(correlation**2, where=between))
+    np.multiply(correlation, 1.0 - share, out=correlation, where=between)
+    scale *= np.sqrt((days + 1) / (days - 1))
+    return np.asarray(correlation * scale * scale[:, np.newaxis])
+
+
+def _groups(correlation: Floats, days: int) -> Ints:
+    """Number of the group of each injection (2 n_site,), by single linkage."""
+    n_site = len(correlation) // 2
+    linked = np.abs(correlation) >= max(TOGETHER, np.tanh(BEYOND_CHANCE / np.sqrt(max(days - 3, 1))))
+    linked[np.arange(n_site), n_site + np.arange(n_site)] = True
+    _, group = scipy.sparse.csgraph.connected_components(scipy.sparse.csr_array(linked), directed=False)
+    return np.asarray(group, dtype=np.int64)
+
+
+def _noise_between(standard: Floats, group: Ints, square: float) -> float:
+    """Share of the sum of squared correlations between groups, ``square``, that is chance.
+
+    A day's products of two injections, averaged over its rows, are one draw of their correlation; their variance over
+    the days gives that of the mean. ``standard`` is (n_day, per_day, 2 n_site). The sum over all pairs comes from the
+    products of rows instead: ``sum_ij (sum_k z_ki z_kj)^2 = sum_kl (sum_i z_ki z_li)^2``.
+    """
+    if not square > 0.0:
+        return 0.0
+    days, per_day, _ = standard.shape
+    order = np.argsort(group, kind="stable")
+    begin = np.flatnonzero(np.diff(group[order], prepend=-1))
+    rows, of_days = standard[:, :, order], 0.0
+    for k in range(per_day):
+        of_group = np.add.reduceat(rows[:, k : k + 1] * rows[:, k:], begin, axis=2) / per_day
+        between = of_group.sum(axis=2) ** 2 - np.sum(of_group**2, axis=2)
+        of_days += (2.0 * between.sum() - between[:, 0].sum()) / days
+    return float(np.clip((of_days - square) / ((days - 1) * square), 0.0, 1.0))
 
 
 def noisy_history(values: Floats, error_percent: float, rng: np.random.Generator) -> Floats:
@@ -67,12 +124,13 @@ def noisy_history(values: Floats, error_percent: float, rng: np.random.Generator
     return frozen(values * (1.0 + error_percent / 100.0 * rng.standard_normal(values.shape)))
 
 
-def _check(samples: Floats) -> None:
+def _check(samples: Floats, per_day: int) -> None:
     faults = []
     if samples.ndim != 2 or samples.shape[1] % 2:
         faults.append(Fault("history samples must have shape (n_sample, 2 n_site)", value=str(samples.shape)))
-    elif samples.shape[0] < 2:
-        faults.append(Fault("history needs at least 2 samples", value=str(samples.shape[0])))
+    elif samples.shape[0] < 2 * per_day or samples.shape[0] % per_day:
+        needed = f"{per_day} a day, of 2 days at least"
+        faults.append(Fault("history needs samples of whole days", value=f"{samples.shape[0]} samples", allowed=needed))
     if not np.isfinite(samples).all():
         rows = np.flatnonzero(~np.isfinite(samples.reshape(len(samples), -1)).all(axis=1))
         faults.append(Fault(f"history samples are not finite in {len(rows)} rows, first row {int(rows[0])}"))

@@ -16,36 +16,49 @@ from cosim.scenario.schema import Genetic, Method
 class Estimate:
     """Estimated net consumption of all sites, orders included, passive sign.
 
-    ``p_kw``, ``q_kvar``: (n_site,). ``sigma_p_kw`` (n_site,) is the standard deviation of ``p_kw``, NaN where the
-    method gives none. ``objective`` [1] is the weighted squared error over all measurements that arrived, without prior
-    term: the same measure for every method.
+    ``p_kw``, ``q_kvar``: (n_site,). ``covariance`` (2 n_site, 2 n_site) is that of the errors of ``[p_kw, q_kvar]``,
+    None where the method gives none. ``objective`` [1] is the weighted squared error over all measurements of the
+    problem, without prior term: the same measure for every method.
     """
 
     method: Method
     p_kw: Floats
     q_kvar: Floats
     objective: float
-    sigma_p_kw: Floats
+    covariance: Floats | None
     iterations: int
     converged: bool
 
+    @property
+    def sigma_p_kw(self) -> Floats:
+        """Standard deviation of ``p_kw`` (n_site,) [kW], NaN where the method gives none."""
+        if self.covariance is None:
+            return frozen(np.full(len(self.p_kw), np.nan))
+        return frozen(np.sqrt(np.diagonal(self.covariance)[: len(self.p_kw)]))
 
-def estimate(method: Method, problem: EstimationProblem, config: Genetic, seed: int, step: int) -> Estimate:
+
+def estimate(
+    method: Method,
+    problem: EstimationProblem,
+    config: Genetic,
+    seed: int,
+    step: int,
+    fit: wls.WlsSolution | None = None,
+) -> Estimate:
     """The injections of all sites at one instant.
 
     ``genetic``, ``genetic_prior``: bounded search, see ``genetic.solve``. ``wls``: see ``wls.solve``. ``history``: the
     measured value where there is a meter, the historical mean elsewhere. ``seed`` and the step index ``step`` name the
-    random stream of the genetic methods; the others use no randomness.
+    random stream of the genetic methods; the others use no randomness. ``fit`` is the least-squares solution of this
+    problem, if it is known already (from ``baddata.screen``); no other method looks at it.
     """
-    n_site = len(problem.flow.sites)
-    sigma = np.full(2 * n_site, np.nan)
+    covariance: Floats | None = None
     iterations, converged = 0, True
     if method == "wls":
-        fit = wls.solve(problem)
-        x, sigma = fit.x, np.sqrt(np.diagonal(fit.covariance))
-        iterations, converged = fit.iterations, fit.converged
+        fit = fit or wls.solve(problem)
+        x, covariance, iterations, converged = fit.x, fit.covariance, fit.iterations, fit.converged
     elif method == "history":
-        x, sigma = _history(problem)
+        x, covariance = _history(problem)
     else:
         found = genetic.solve(problem, config, with_prior=method == "genetic_prior", seed=seed, step=step)
         x, iterations, converged = found.x, found.generations, found.converged
@@ -55,14 +68,21 @@ def estimate(method: Method, problem: EstimationProblem, config: Genetic, seed: 
         p_kw=frozen(p_kw),
         q_kvar=frozen(q_kvar),
         objective=squared_error(problem, x),
-        sigma_p_kw=frozen(sigma[:n_site]),
+        covariance=covariance,
         iterations=iterations,
         converged=converged,
     )
 
 
+def voltage_band(slope: Floats, covariance: Floats) -> Floats:
+    """Standard deviations of the voltages (n_node,) [pu] of an estimate with this ``covariance`` (2 n_site, 2 n_site),
+    to first order; ``slope`` (n_node, 2 n_site) [pu per kW, kvar] as `FlowModel.voltage_slope` gives it there."""
+    return frozen(np.sqrt(np.maximum(np.sum((slope @ covariance) * slope, axis=1), 0.0)))
+
+
 def _history(problem: EstimationProblem) -> tuple[Floats, Floats]:
     metered = metered_power(problem)
     unmetered = np.isnan(metered.x)
-    spread = np.sqrt(np.diagonal(problem.history.covariance))
-    return np.where(unmetered, problem.history.mean, metered.x), np.where(unmetered, spread, metered.sigma)
+    covariance = problem.history.covariance * np.outer(unmetered, unmetered)
+    covariance += np.diag(np.nan_to_num(metered.sigma) ** 2)
+    return np.where(unmetered, problem.history.mean, metered.x), frozen(covariance)

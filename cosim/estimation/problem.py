@@ -6,14 +6,17 @@ without known orders. ``total`` adds the orders for the load flow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from cosim.domain.frames import Floats, Ints
+from cosim.domain.frames import Floats, Ints, frozen
 from cosim.domain.measurement import Channel, Quality, Snapshot
+from cosim.domain.site import bus_of_site
 from cosim.errors import Fault, InputError
 from cosim.estimation.history import HistoryWindow
 
@@ -26,7 +29,7 @@ class FlowModel(Protocol):
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Buses that hold loads, generation or storage."""
+        """Where loads, generation or storage connect (`cosim.domain.site`)."""
 
     def predict(self, p_kw: Floats, q_kvar: Floats) -> Floats:
         """What every channel of the problem would read, (n_case, n_channel), in their order and units.
@@ -35,6 +38,14 @@ class FlowModel(Protocol):
         not converge is a row of NaN, so that one hopeless candidate does not end a search. Columns of channels at
         storage units are not looked at.
         """
+
+    def linearised(self, p_kw: Floats, q_kvar: Floats) -> tuple[Floats, Floats]:
+        """The readings (n_channel,) at one point (n_site,) and their exact derivatives (n_channel, 2 n_site) by
+        ``[p_kw of all sites, q_kvar of all sites]``; NaN where the load flow does not converge."""
+
+    def voltage_slope(self, p_kw: Floats, q_kvar: Floats) -> Floats:
+        """Derivatives of the voltage magnitudes of all nodes at one point (n_site,), (n_node, 2 n_site) [pu per kW and
+        kvar]."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +118,30 @@ def evidence(problem: EstimationProblem, but: npt.NDArray[np.bool_] | None = Non
     return Evidence(row, problem.snapshot.value[row], sigma)
 
 
+def without(problem: EstimationProblem, rejected: Sequence[int]) -> EstimationProblem:
+    """The problem as if the channels with the indices ``rejected`` had not arrived."""
+    value, quality = problem.snapshot.value.copy(), problem.snapshot.quality.copy()
+    value[list(rejected)], quality[list(rejected)] = np.nan, Quality.MISSING
+    return replace(problem, snapshot=Snapshot(frozen(value), frozen(quality, np.int8)))
+
+
+@lru_cache(maxsize=8192)
+def sites_read(channel: Channel, sites: tuple[str, ...]) -> tuple[int, ...]:
+    """Indices of the sites whose consumption a channel of power at a bus adds up; none for other channels.
+
+    Of a single phase it is the site between that phase and ground.
+    """
+    place = channel.place
+    if place.bus is None or channel.quantity not in ("p_kw", "q_kvar"):
+        return ()
+    if place.phase is not None:
+        return tuple(k for k, site in enumerate(sites) if site == f"{place.bus}.{place.phase}")
+    return tuple(k for k, site in enumerate(sites) if bus_of_site(site) == place.bus)
+
+
 def is_site_power(problem: EstimationProblem) -> npt.NDArray[np.bool_]:
-    """Channels that read a site's own P or Q, (n_channel,): inputs of the load flow rather than results."""
-    sites = set(problem.flow.sites)
-    return np.array([c.place.bus in sites and c.quantity in ("p_kw", "q_kvar") for c in problem.channels], dtype=bool)
+    """Channels that read the P or Q of one site alone, (n_channel,): inputs of the load flow rather than results."""
+    return np.array([len(sites_read(c, problem.flow.sites)) == 1 for c in problem.channels], dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -131,7 +162,7 @@ def metered_power(problem: EstimationProblem) -> MeteredPower:
     weight, weighted = np.zeros(2 * len(sites)), np.zeros(2 * len(sites))
     for row, value, sigma in zip(seen.row, seen.value, seen.sigma, strict=True):
         channel = problem.channels[row]
-        k = sites.index(str(channel.place.bus)) + (len(sites) if channel.quantity == "q_kvar" else 0)
+        k = sites_read(channel, sites)[0] + (len(sites) if channel.quantity == "q_kvar" else 0)
         weight[k] += sigma**-2
         weighted[k] += value * sigma**-2
     weight[weight == 0.0] = np.nan

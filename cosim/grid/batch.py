@@ -1,48 +1,90 @@
 """Batch power flow: many vectors of POD powers at once on the engine's own system matrix.
 
 Fixed-point current injection (implicit Z-bus Gauss): with the system matrix Y of everything but the PODs and the
-no-load voltages V0, every iteration sets ``V = V0 + Z I(V)`` with ``I = -conj(S / V)`` for constant power, Z reduced to
+no-load voltages V0, every iteration sets ``V = V0 - Z I(V)``, ``I`` by the loads' laws (`cosim.grid.law`), Z reduced to
 the POD branches once. Columns of one matrix are the cases. Source: T.-H. Chen et al., "Distribution system power flow
 analysis - a rigid approach", IEEE Trans. Power Delivery 6(3), 1991 (Z-bus Gauss method).
 
-Taps and capacitors stay where they are at no load. Constant power (OpenDSS load model 1) holds between the element's
-``Vminpu`` and ``Vmaxpu``; a case outside of them is given up rather than answered wrongly.
+Taps and capacitors stay where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse
-import scipy.sparse.linalg
 
-from cosim.domain.frames import Complexes, Floats
+from cosim.domain.frames import Complexes, Floats, Ints
 from cosim.errors import PowerFlowError
-from cosim.grid.unloaded import PodBranch, Port, Unloaded
+from cosim.grid.law import LoadLaw, VoltageLaw
+from cosim.grid.reduction import Reduction, conductors_of
+from cosim.grid.unloaded import Unloaded
 
-TOLERANCE_PU = 1e-9
-"""Last step of the iteration [pu]. Within the constant-power band each step is a small share of the one before, so the
-error left is smaller still."""
-MAX_ITERATIONS = 60
+TOLERANCE_PU = 1e-10
+"""Last step of the iteration [pu]. The error left is the step times r / (1 - r), r being how much smaller each step is
+than the one before: below 1e-8 up to r = 0.99."""
+MAX_ITERATIONS = 100
+_UNSEEN = 4  # rounds before the first look whether a case has converged: fewer are hardly ever enough
+_BLOCK = 1 << 15  # numbers in an array that is worked on at once: a few of them fit the cache
 
 
 @dataclass(frozen=True)
 class BatchState:
-    """States of all cases at the places observed; a case that has no answer is a row of NaN.
+    """States of all cases at the nodes and terminals observed; a case that has no answer is a row of NaN.
 
-    Shapes: ``vm_pu`` (n_case, n_node); ``p_kw``, ``q_kvar``, ``i_a`` (n_case, n_terminal), powers into the branch, the
-    current of the highest-loaded phase. ``failures`` gives the cause for each case without an answer.
+    ``v`` (n_case, n_node) complex voltages [V]; ``s_kva``, ``conductor_i_a`` (n_case, n_conductor) power and current
+    into the branch of the conductors of the terminals, in terminal order; ``terminal_start`` (n_terminal,) the first of
+    each. ``failures`` gives the cause for each case without an answer.
     """
 
-    vm_pu: Floats
-    p_kw: Floats
-    q_kvar: Floats
-    i_a: Floats
+    v: Complexes
+    v_base: Floats
+    s_kva: Complexes
+    conductor_i_a: Floats
+    terminal_start: Ints
     failures: Mapping[int, str]
+
+    @cached_property
+    def vm_pu(self) -> Floats:
+        """(n_case, n_node)."""
+        return np.sqrt(self.v.real**2 + self.v.imag**2) / self.v_base
+
+    @cached_property
+    def p_kw(self) -> Floats:
+        """Into the branch at each terminal (n_case, n_terminal)."""
+        return self._terminal_kva.real
+
+    @cached_property
+    def q_kvar(self) -> Floats:
+        """Into the branch at each terminal (n_case, n_terminal)."""
+        return self._terminal_kva.imag
+
+    @cached_property
+    def i_a(self) -> Floats:
+        """Of the highest-loaded phase at each terminal (n_case, n_terminal)."""
+        first, last = self.terminal_start, self._terminal_end - 1
+        i_a = self.conductor_i_a.T  # cases lie next to each other in memory
+        highest: Floats = i_a[first]
+        for k in range(1, int((last - first).max(initial=0)) + 1):
+            np.maximum(highest, i_a[np.minimum(first + k, last)], out=highest)
+        return highest.T
+
+    @cached_property
+    def _terminal_kva(self) -> Complexes:
+        n_conductor = self.s_kva.shape[1]
+        ends = np.append(self.terminal_start, n_conductor)
+        shape = (len(self.terminal_start), n_conductor)
+        sums = scipy.sparse.csr_matrix((np.ones(n_conductor), np.arange(n_conductor), ends), shape=shape)
+        return np.asarray(sums @ self.s_kva.T).T
+
+    @property
+    def _terminal_end(self) -> Ints:
+        return np.append(self.terminal_start[1:], self.s_kva.shape[1])[: len(self.terminal_start)]
 
     def require_converged(self) -> Self:
         """Itself; raises PowerFlowError naming the first case without an answer and the cause."""
@@ -53,127 +95,145 @@ class BatchState:
         return self
 
 
+def _blocks(n_case: int, n_row: int) -> Iterator[slice]:
+    """Cases to be worked on together so that their arrays (n_row, n_case) fit the cache."""
+    size = max(16, _BLOCK // max(1, n_row))
+    return (slice(first, first + size) for first in range(0, n_case, size))
+
+
+class FixedPoint:
+    """The iteration for the phase branches of a reduced network.
+
+    Branches that differ in the limits of their laws alone are taken together first. Only cases in which one of them
+    turns out to be beyond its limits are iterated with all branches and limits.
+    """
+
+    def __init__(self, reduction: Reduction) -> None:
+        branches, self._law = reduction.branches, reduction.law
+        self._all = _Iteration(reduction.u0, reduction.z, reduction.law)
+        row_of: dict[tuple[object, ...], int] = {}
+        self._together = [row_of.setdefault((b.nodes, b.v_rated, b.law.exponent), len(row_of)) for b in branches]
+        one_of = np.array([self._together.index(row) for row in range(len(row_of))], dtype=np.int64)
+        without_limits = [replace(branches[k], law=VoltageLaw(branches[k].law.exponent)) for k in one_of]
+        z = reduction.z[np.ix_(one_of, one_of)]
+        self._limitless = _Iteration(reduction.u0[one_of], z, LoadLaw(without_limits))
+        places = np.ones(len(branches)), (self._together, np.arange(len(branches)))
+        self._sums = scipy.sparse.csr_matrix(places, shape=(len(row_of), len(branches)))
+        within = not self._law.outside(np.abs(reduction.u0[:, np.newaxis]) ** 2).any()
+        self._worth_it = within and len(row_of) < len(branches)
+
+    def currents(self, p_va: Floats, q_va: Floats) -> tuple[Complexes, npt.NDArray[np.bool_]]:
+        """Currents (n_row, n_case) [VA] of branches set to ``p_va``, ``q_va`` (n_row, n_case), NaN in cases without an
+        answer, and which have one (n_case,)."""
+        with np.errstate(all="ignore"):  # hopeless cases run to infinity
+            u = self._voltages(p_va, q_va)
+            i = _drawn(self._law, p_va, q_va, u)
+        return i[: len(p_va)] + 1j * i[len(p_va) :], np.asarray(np.isfinite(u).all(axis=0))
+
+    def _voltages(self, p_va: Floats, q_va: Floats) -> Floats:
+        if not self._worth_it:
+            return self._all.voltages(p_va, q_va)
+        u = self._limitless.voltages(self._sums @ p_va, self._sums @ q_va)
+        n_together = len(u) // 2
+        u = np.concatenate([u[:n_together][self._together], u[n_together:][self._together]])
+        beyond = ~self._law.within(u[: len(p_va)] ** 2 + u[len(p_va) :] ** 2)
+        if beyond.any():
+            u[:, beyond] = self._all.voltages(p_va[:, beyond], q_va[:, beyond])
+        return u
+
+
+class _Iteration:
+    """Voltages of branches by ``u = u0 - z i(u)``; all arrays hold real parts first, (2 n_row, n_case)."""
+
+    def __init__(self, u0: Complexes, z: Complexes, law: LoadLaw) -> None:
+        self._law = law
+        self._u0 = np.concatenate([u0.real, u0.imag])[:, np.newaxis]
+        self._z = np.block([[z.real, -z.imag], [z.imag, z.real]])
+
+    def voltages(self, p_va: Floats, q_va: Floats) -> Floats:
+        """Of branches set to ``p_va``, ``q_va`` (n_row, n_case); NaN in cases without an answer."""
+        found = np.full((len(self._u0), p_va.shape[1]), np.nan)
+        left = np.arange(p_va.shape[1])  # cases still iterated
+        p_left, q_left, u = p_va, q_va, np.repeat(self._u0, len(left), axis=1)
+        for round_ in range(1, MAX_ITERATIONS + 1):
+            step = self._z @ _drawn(self._law, p_left, q_left, u)
+            np.subtract(self._u0, step, out=step)
+            if round_ < _UNSEEN:
+                u = step
+                continue
+            u, step = step, np.subtract(step, u, out=u)
+            size = np.abs(step, out=step).max(axis=0, initial=0.0)
+            moving = (size > TOLERANCE_PU) & (size < np.inf)
+            if round_ == MAX_ITERATIONS or 2 * np.count_nonzero(moving) <= len(left):
+                still = np.flatnonzero(size <= TOLERANCE_PU)
+                found[:, left[still]] = u[:, still]
+                p_left, q_left, u, left = p_left[:, moving], q_left[:, moving], u[:, moving], left[moving]
+            if not left.size:
+                break
+        return found
+
+
+def _drawn(law: LoadLaw, p_va: Floats, q_va: Floats, u: Floats) -> Floats:
+    """Currents of branches at voltages ``u``, both (2 n_row, n_case), real parts first."""
+    real, imag = u[: len(p_va)], u[len(p_va) :]
+    i, product = np.empty_like(u), np.empty_like(real)
+    i_real, i_imag = i[: len(p_va)], i[len(p_va) :]
+    u2 = np.multiply(real, real, out=i_real)
+    u2 += np.multiply(imag, imag, out=product)
+    g = law.factor(u2)
+    np.multiply(p_va, real, out=i_real)
+    i_real += np.multiply(q_va, imag, out=product)
+    np.multiply(p_va, imag, out=i_imag)
+    i_imag -= np.multiply(q_va, real, out=product)
+    i_real *= g
+    i_imag *= g
+    return i
+
+
 class BatchPowerFlow:
-    """A linear network with constant-power PODs, observed at chosen nodes and terminals.
+    """A linear network with PODs of any known load law, observed at chosen nodes and terminals.
 
     ``spread`` (n_pod, n_input) turns the powers given to `solve` into those of the PODs; by default they are the PODs'.
     """
 
+    way = "matrix"
+
     def __init__(
         self, network: Unloaded, nodes: Sequence[str], terminals: Sequence[str], spread: Floats | None = None
     ) -> None:
-        self._network = network
-        pairs = sorted({branch.nodes for branch in network.pod_branches})
-        share = _shares(network.pod_branches, pairs, len(network.pods))
-        self._share_va = 1000.0 * (share if spread is None else share @ spread)
-        v_rated, self._v2_min, self._v2_max = _limits(network.pod_branches, pairs)
-        incidence = _incidence(pairs, len(network.v))
-        factor = scipy.sparse.linalg.splu(network.y)
-        response = factor.solve(incidence.T.toarray().astype(np.complex128))  # node volts per ampere of a POD branch
-        self._pairs, self._v_rated = pairs, v_rated
-        self._u0 = (incidence @ network.v / v_rated)[:, None]  # voltages over rated voltages from here on
-        self._z = (incidence @ response) / np.outer(v_rated, v_rated)
-        self._observe([network.ports[terminal] for terminal in terminals], nodes, response / v_rated)
+        conductors, self._terminal_start = conductors_of(network, terminals)
+        self._pods, self.reduction = network.pods, Reduction(network, nodes, conductors, spread)
+        self.fixed_point = FixedPoint(self.reduction)
 
     def solve(self, p_kw: Floats, q_kvar: Floats) -> BatchState:
         """States at net consumption ``p_kw``, ``q_kvar`` (n_case, n_input) [kW, kvar]."""
-        s_conj: Complexes = np.asarray(self._share_va @ (p_kw - 1j * q_kvar).T, dtype=np.complex128)
-        with np.errstate(all="ignore"):  # hopeless cases run to infinity
-            u, done = self._voltages(s_conj)
-            i = -s_conj / u.conj()
-            v2 = u.real**2 + u.imag**2
-            inside = (v2 >= self._v2_min) & (v2 <= self._v2_max)
-        answered = done & inside.all(axis=0)
-        i[:, ~answered] = np.nan
-        v = self._v0_seen + self._response_seen @ i
-        i_port = (self._port_y @ v).reshape(*self._port_rows.shape, v.shape[1])
-        s_kva = (v[self._port_rows] * i_port.conj()).sum(axis=1) / 1000.0
+        seen = self.reduction
+        p_va, q_va = (np.ascontiguousarray(seen.share_va @ power.T) for power in (p_kw, q_kvar))
+        n_case = p_va.shape[1]
+        drawn, answered = np.empty(p_va.shape, dtype=np.complex128), np.empty(n_case, dtype=bool)
+        for block in _blocks(n_case, len(p_va)):
+            drawn[:, block], answered[block] = self.fixed_point.currents(p_va[:, block], q_va[:, block])
+        v = np.empty((len(seen.node_at), n_case), dtype=np.complex128)
+        s_kva = np.empty((len(seen.conductor_at), n_case), dtype=np.complex128)
+        i_a = np.empty(s_kva.shape)
+        for block in _blocks(n_case, max(len(seen.v0), len(i_a))):
+            volts = seen.v0[:, np.newaxis] - seen.response @ drawn[:, block]
+            v[:, block] = volts[seen.node_at]
+            i = seen.conductor_y @ volts
+            s_kva[:, block] = 1e-3 * volts[seen.conductor_at] * i.conj()
+            i_a[:, block] = np.sqrt(i.real**2 + i.imag**2)
         return BatchState(
-            vm_pu=(np.abs(v[: len(self._v_base)]) / self._v_base).T,
-            p_kw=s_kva.real.T,
-            q_kvar=s_kva.imag.T,
-            i_a=np.abs(i_port).max(axis=1).T,
-            failures={} if answered.all() else {int(k): self._cause(u[:, k]) for k in np.flatnonzero(~answered)},
+            v.T,
+            seen.v_base,
+            s_kva.T,
+            i_a.T,
+            self._terminal_start,
+            {int(case): self._cause(p_va[:, case], q_va[:, case]) for case in np.flatnonzero(~answered)},
         )
 
-    def _voltages(self, s_conj: Complexes) -> tuple[Complexes, npt.NDArray[np.bool_]]:
-        """Voltages at the POD branches (n_pair, n_case) [of rated], and which cases converged."""
-        u = np.repeat(self._u0, s_conj.shape[1], axis=1)
-        for _ in range(MAX_ITERATIONS):
-            last = u
-            u = self._u0 - self._z @ (s_conj / u.conj())
-            step = u - last
-            step2 = (step.real**2 + step.imag**2).max(axis=0, initial=0.0)
-            if not (step2 > TOLERANCE_PU**2).any():
-                break
-        return u, step2 <= TOLERANCE_PU**2
-
-    def _cause(self, u: Complexes) -> str:
-        """Why the case with these voltages (n_pair,) has no answer."""
-        u_abs = np.abs(u)
-        outside = np.maximum(np.sqrt(self._v2_min[:, 0]) - u_abs, u_abs - np.sqrt(self._v2_max[:, 0]))
-        if not outside.max() > 0.0:
-            return f"not converged in {MAX_ITERATIONS} iterations"
-        pair = int(outside.argmax())
-        v = u_abs[pair] * self._v_rated[pair]
-        here = [branch for branch in self._network.pod_branches if branch.nodes == self._pairs[pair]]
-        worst = max(here, key=lambda b: max(b.v_min_pu - v / b.v_rated, v / b.v_rated - b.v_max_pu))
-        return (
-            f"{v / worst.v_rated:.3f} pu at POD {self._network.pods[worst.pod]}, outside the band {worst.v_min_pu}.."
-            f"{worst.v_max_pu} pu in which it draws constant power"
-        )
-
-    def _observe(self, ports: Sequence[Port], nodes: Sequence[str], response: Complexes) -> None:
-        """Keeps what is needed of nodes: first those observed, then those of the branches observed. Ports are padded to
-        the same number of conductors by ones at ground."""
-        network = self._network
-        index_of = {name: k for k, name in enumerate(network.layout.nodes, start=1)}
-        observed = [index_of[node] for node in nodes]
-        extra = sorted({ref for port in ports for ref in port.all_nodes} | {0})
-        refs = np.array([*observed, *extra])
-        row_of = {ref: row for row, ref in enumerate(extra, start=len(observed))}
-        self._v_base = network.v_base[refs[: len(observed)] - 1][:, None]
-        self._v0_seen = np.concatenate([[0.0], network.v])[refs][:, None]
-        self._response_seen = np.vstack([np.zeros((1, response.shape[1])), response])[refs]
-        n_conductor = max((len(port.nodes) for port in ports), default=1)
-        self._port_rows = np.full((len(ports), n_conductor), row_of[0])
-        self._port_y = scipy.sparse.lil_matrix((len(ports) * n_conductor, len(refs)), dtype=np.complex128)
-        for k, port in enumerate(ports):
-            self._port_rows[k, : len(port.nodes)] = [row_of[ref] for ref in port.nodes]
-            for conductor, row in enumerate(port.y):
-                for ref, y in zip(port.all_nodes, row, strict=True):
-                    self._port_y[k * n_conductor + conductor, row_of[ref]] += y
-        self._port_y = self._port_y.tocsr()
-
-
-def _shares(branches: Sequence[PodBranch], pairs: Sequence[tuple[int, int]], n_pod: int) -> Floats:
-    row_of = {pair: k for k, pair in enumerate(pairs)}
-    share = np.zeros((len(pairs), n_pod))
-    for branch in branches:
-        share[row_of[branch.nodes], branch.pod] += branch.share
-    return share
-
-
-def _incidence(pairs: Sequence[tuple[int, int]], n_node: int) -> scipy.sparse.csr_matrix:
-    """(n_pair, n_node): +1 at the first node, -1 at the second; node 0 is ground and left out."""
-    matrix = scipy.sparse.lil_matrix((len(pairs), n_node))
-    for k, (a, b) in enumerate(pairs):
-        if a:
-            matrix[k, a - 1] = 1.0
-        if b:
-            matrix[k, b - 1] = -1.0
-    return matrix.tocsr()
-
-
-def _limits(branches: Sequence[PodBranch], pairs: Sequence[tuple[int, int]]) -> tuple[Floats, Floats, Floats]:
-    """For each pair of nodes the rated voltage (n_pair,) [V], and the squares (n_pair, 1) of the limits of the
-    narrowest constant-power band of its PODs, over that voltage."""
-    row_of = {pair: k for k, pair in enumerate(pairs)}
-    v_rated, v_min, v_max = np.zeros(len(pairs)), np.zeros(len(pairs)), np.full(len(pairs), np.inf)
-    for branch in branches:
-        v_rated[row_of[branch.nodes]] = branch.v_rated
-    for branch in branches:
-        k = row_of[branch.nodes]
-        v_min[k] = max(v_min[k], branch.v_min_pu * branch.v_rated / v_rated[k])
-        v_max[k] = min(v_max[k], branch.v_max_pu * branch.v_rated / v_rated[k])
-    return v_rated, (v_min**2)[:, None], (v_max**2)[:, None]
+    def _cause(self, p_va: Floats, q_va: Floats) -> str:
+        """Why a case with these powers of the branches (n_row,) has no answer."""
+        row = int(np.argmax(np.hypot(p_va, q_va)))
+        pods = ", ".join(self._pods[k] for k in self.reduction.share[row].indices)
+        power = f"{p_va[row] / 1000.0:.1f} kW, {q_va[row] / 1000.0:.1f} kvar"
+        return f"not converged in {MAX_ITERATIONS} iterations; largest power in a phase {power} at POD {pods}"

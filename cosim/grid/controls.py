@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from cosim.errors import Fault, FeederError, PowerFlowError
+from cosim.domain.frames import Floats, frozen
+from cosim.errors import Fault, PowerFlowError
 from cosim.grid.circuit import solve_flat
+from cosim.grid.script import Script
 
 LASTING = ("fuse", "relay", "recloser", "invcontrol", "expcontrol", "storagecontroller", "gendispatcher", "upfccontrol")
 """Classes of controls with a memory of their own that `Controls.positions` does not hold."""
 
 
 class Controls:
-    """Taps and capacitors that controls move; all others stay as the script ``master`` and its parts set them.
-    ``present`` tells whether there are any controls.
+    """Taps and capacitors that controls move; all others stay as the scripts set them.
 
-    Raises FeederError naming every control whose state could not be restored.
+    ``names`` (n_control,) are the elements that move: the transformer (with ``.winding`` where several of it are
+    controlled) or the capacitor. ``moved`` tells whether any position may differ from those of the system matrix.
     """
 
-    def __init__(self, dss: Any, master: Path) -> None:
+    def __init__(self, dss: Any) -> None:
         self._dss, self._circuit = dss, dss.ActiveCircuit
         circuit = self._circuit
-        _refuse_others(circuit, master)
-        self._names = [f"RegControl.{control.Name}" for control in circuit.RegControls]
-        self._names += [f"CapControl.{control.Name}" for control in circuit.CapControls]
-        self.present = bool(self._names)
-        self._transformers = list(dict.fromkeys(str(control.Transformer) for control in circuit.RegControls))
-        self._capacitors = list(dict.fromkeys(str(control.Capacitor) for control in circuit.CapControls))
-        for control in list(circuit.CapControls.AllNames) if self._capacitors else []:
-            dss.Text.Command = f"Edit CapControl.{control} deadtime=0"  # else it depends on the time since opening
+        self._events = [f"RegControl.{name}" for name in _names(circuit.RegControls)]
+        self._events += [f"CapControl.{name}" for name in _names(circuit.CapControls)]
+        self._taps = sorted({(str(c.Transformer), int(c.TapWinding)) for c in circuit.RegControls})
+        self._transformers = list(dict.fromkeys(name for name, _ in self._taps))
+        self._capacitors = sorted({str(control.Capacitor) for control in circuit.CapControls})
+        several = len(self._taps) > len(self._transformers)
+        taps = [f"Transformer.{name.upper()}" + (f".{winding}" if several else "") for name, winding in self._taps]
+        self.names = (*taps, *(f"Capacitor.{name.upper()}" for name in self._capacitors))
+        self.moved = bool(self.names)
+        self._positions: dict[str, Any] | None = None
+        for name in _names(circuit.CapControls):
+            dss.Text.Command = f"Edit CapControl.{name} deadtime=0"  # else it depends on the time since opening
 
     def positions(self) -> dict[str, Any]:
-        """``taps``: of each winding [pu], by transformer; ``capacitors``: whether open, and the state of each step."""
-        return {
-            "taps": {name: self._taps(name) for name in self._transformers},
-            "capacitors": {name: self._capacitor(name) for name in self._capacitors},
-        }
+        """``taps``: of each winding [pu], by transformer; ``capacitors``: whether open, and the state of each step.
+        Not to be changed."""
+        if self._positions is None:
+            self._positions = {
+                "taps": {name: self._read_taps(name) for name in self._transformers},
+                "capacitors": {name: self._read_capacitor(name) for name in self._capacitors},
+            }
+        return self._positions
+
+    def values(self, positions: dict[str, Any]) -> Floats:
+        """Positions as numbers (n_control,), in the order of ``names``: tap [pu], share of a capacitor's steps that is
+        in service."""
+        taps = [positions["taps"][name][winding - 1] for name, winding in self._taps]
+        shares = [_share(*positions["capacitors"][name]) for name in self._capacitors]
+        return frozen([*taps, *shares])
+
+    def at(self, values: Floats) -> dict[str, Any]:
+        """The positions that `values` turned into numbers. Steps of a capacitor go into service from the first on."""
+        positions = copy.deepcopy(self.positions())
+        for (name, winding), tap in zip(self._taps, values, strict=False):
+            positions["taps"][name][winding - 1] = float(tap)
+        for name, share in zip(self._capacitors, values[len(self._taps) :], strict=True):
+            n_step = len(positions["capacitors"][name][1])
+            n_on = round(float(share) * n_step)
+            positions["capacitors"][name] = [n_on == 0, [int(step < n_on) for step in range(n_step)]]
+        return positions
+
+    def solved(self, settled: bool) -> None:
+        """Takes notice of a solve; not ``settled`` if it failed."""
+        self.moved = bool(self.names) and not (settled and self._dss._api_util.lib.Solution_Get_ControlIterations() < 2)
+        if self.moved:
+            self._positions = None
 
     def restore(self, positions: dict[str, Any]) -> None:
         """Sets what `positions` gave."""
@@ -53,6 +86,7 @@ class Controls:
             self._circuit.SetActiveElement(f"Capacitor.{name}")
             element = self._circuit.ActiveCktElement
             (element.Open if is_open else element.Close)(1, 0)
+        self._positions, self.moved = None, bool(self.names)
 
     def hunting(self) -> list[str]:
         """Elements that still move at the end of one more solve of the same powers."""
@@ -66,10 +100,10 @@ class Controls:
         return sorted({e["Element"] for e in events if e["ControlIter"] == events[-1]["ControlIter"]})
 
     def _log_events(self, switch: str) -> None:
-        for name in self._names:
+        for name in self._events:
             self._dss.Text.Command = f"Edit {name} eventlog={switch}"
 
-    def _taps(self, name: str) -> list[float]:
+    def _read_taps(self, name: str) -> list[float]:
         transformers = self._circuit.Transformers
         transformers.Name = name
         taps = []
@@ -78,7 +112,7 @@ class Controls:
             taps.append(float(transformers.Tap))
         return taps
 
-    def _capacitor(self, name: str) -> list[Any]:
+    def _read_capacitor(self, name: str) -> list[Any]:
         capacitors = self._circuit.Capacitors
         capacitors.Name = name
         self._circuit.SetActiveElement(f"Capacitor.{name}")
@@ -86,12 +120,19 @@ class Controls:
         return [is_open, [int(state) for state in capacitors.States]]
 
 
-def _refuse_others(circuit: Any, master: Path) -> None:
+def control_faults(circuit: Any, script: Script) -> list[Fault]:
+    """Controls whose state could not be restored."""
     problem, allowed = "a control with a memory that a restart cannot restore", "RegControl, CapControl"
-    faults = [
-        Fault(problem, str(master), value=str(name), allowed=allowed)
+    return [
+        script.fault(problem, str(name), allowed=allowed)
         for name in circuit.AllElementNames
         if str(name).partition(".")[0].lower() in LASTING
     ]
-    if faults:
-        raise FeederError(faults)
+
+
+def _names(controls: Any) -> list[str]:
+    return [str(name) for name in controls.AllNames if str(name).lower() != "none"]
+
+
+def _share(is_open: bool, states: list[int]) -> float:
+    return 0.0 if is_open else sum(states) / len(states)

@@ -11,25 +11,41 @@ from typing import Any
 
 import numpy as np
 
-from cosim.domain.frames import Complexes, Floats, frozen
+from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridState
 from cosim.domain.site import bus_of_site
-from cosim.errors import CosimError, PowerFlowError
-from cosim.grid.circuit import POD_CLASSES, PowerSetter, compile_circuit, give_back, node_voltages, solve_flat
-from cosim.grid.controls import Controls
+from cosim.errors import CosimError, Fault, FeederError, PowerFlowError
+from cosim.grid.checks import dead_buses, line_faults, path_faults, zone_faults
+from cosim.grid.circuit import (
+    PowerSetter,
+    Solution,
+    compile_circuit,
+    converged,
+    give_back,
+    iterations,
+    node_voltages,
+    rebuild_system,
+    solve_flat,
+)
+from cosim.grid.controls import Controls, control_faults
+from cosim.grid.drawn import DrawnPower
 from cosim.grid.feeder import Feeder
-from cosim.grid.pod_elements import adopt_elements, site_of
-from cosim.grid.topology import read_topology
-from cosim.grid.unloaded import Unloaded, take_out_pods
+from cosim.grid.pod_elements import adopt_elements, pod_faults, site_of
+from cosim.grid.script import Script
+from cosim.grid.topology import read_topology, topology_faults
+from cosim.grid.unloaded import PodFreeCircuit, Unloaded
 from cosim.scenario.schema import GridConfig
+
+_DEGREES = 180.0 / math.pi
+_METERS = ("energymeter", "monitor")
 
 
 class Engine:
     """One circuit of a feeder.
 
-    ``pods`` (n_pod,) is the order of the powers given to `solve`, ``pod_buses`` (n_pod,) where they are, ``storage``
-    the storage units among them, ``layout`` what the state is made of. Several engines at once do not disturb each
-    other.
+    ``pods`` (n_pod,) is the order of the powers given to `solve`, ``pod_sites`` (n_pod,) and ``pod_buses`` (n_pod,)
+    where they are, ``storage`` the storage units among them, ``layout`` what the state is made of, ``control_names``
+    (n_control,) the taps and capacitors that move. Several engines at once do not disturb each other.
 
     Raises FeederError with all that is wrong with the circuit or its ``feeder.yaml``.
     """
@@ -38,20 +54,24 @@ class Engine:
         self.feeder = feeder
         self.pods = tuple(feeder.pods)
         self._config = config
-        self._dss = compile_circuit(feeder.master)
+        self._pod_free: PodFreeCircuit | None = None
+        self._dss, script = compile_circuit(feeder.master)
+        circuit = self._dss.ActiveCircuit
         try:
+            refuse_faults(circuit, feeder, script)
             self._elements, self.storage = adopt_elements(self._dss, feeder)
-            self._topology = read_topology(self._dss.ActiveCircuit, feeder)
-            self._controls = Controls(self._dss, feeder.master)
+            self._topology = read_topology(circuit, feeder)
+            self._controls = Controls(self._dss)
             self._configure()
         except CosimError:
             self.close()
             raise
-        self.layout = self._topology.layout
-        circuit, nodes = self._dss.ActiveCircuit, self.layout.nodes
-        self.pod_sites = tuple(site_of(circuit, element, nodes) for element in self._elements)
+        self.layout, self.control_names = self._topology.layout, self._controls.names
+        self.pod_sites = tuple(site_of(circuit, element, self.layout.nodes) for element in self._elements)
         self.pod_buses = tuple(bus_of_site(site) for site in self.pod_sites)
-        self._setters = [PowerSetter(self._dss, kind, self._elements) for kind in POD_CLASSES]
+        self._setter = PowerSetter(self._dss, self._elements)
+        self._drawn = DrawnPower(self._dss, self._elements)
+        self._solution = Solution(self._dss, len(self.layout.nodes))
 
     def close(self) -> None:
         """Gives the engine's context back; the object must not be used afterwards."""
@@ -64,22 +84,26 @@ class Engine:
         solve on after that, from the positions in which the controls were left.
         """
         self._require_finite(p_kw, q_kvar)
-        self._set(p_kw, q_kvar)
+        if self._controls.moved:
+            self._rebuild()
+        self._setter.set(p_kw, q_kvar)
         try:
-            solve_flat(self._dss, rebuild=self._controls.present)
+            solve_flat(self._dss)
         except PowerFlowError as error:
+            self._controls.solved(settled=False)
             hunting = ", ".join(self._controls.hunting()) or "no control"
             raise PowerFlowError(
                 f"feeder {self.feeder.name}: controls do not settle in {self._config.max_control_iterations} "
                 f"iterations; still moving: {hunting}. OpenDSS: {error}"
             ) from None
-        solution = self._dss.ActiveCircuit.Solution
-        if not solution.Converged:
+        is_converged = converged(self._dss)
+        self._controls.solved(settled=is_converged)
+        if not is_converged:
             raise PowerFlowError(
                 f"feeder {self.feeder.name}: power flow did not converge in {self._config.max_iterations} iterations; "
                 f"{self._weakest(p_kw, q_kvar)}"
             )
-        return self._read(p_kw, q_kvar, int(solution.Iterations))
+        return self._read(p_kw, q_kvar)
 
     def diverged(self) -> GridState:
         """What is recorded for a step that did not converge."""
@@ -115,64 +139,95 @@ class Engine:
         """Sets the positions that `controls` gave."""
         self._controls.restore(controls)
 
-    def unloaded(self) -> Unloaded:
-        """The network without its PODs, for batch power flows; afterwards the engine is only good for closing.
+    def control_values(self, controls: dict[str, Any]) -> Floats:
+        """Positions in the form of `controls` as numbers (n_control,): taps [pu], share of a capacitor's steps."""
+        return self._controls.values(controls)
 
-        Raises FeederError naming every POD that does not draw constant power.
+    def controls_at(self, values: Floats) -> dict[str, Any]:
+        """The positions that `control_values` turned into numbers, for `restore_controls` and `unloaded`."""
+        return self._controls.at(values)
+
+    def unloaded(self, positions: dict[str, Any] | None = None) -> Unloaded:
+        """The network without its PODs, for batch power flows, with taps and capacitors at ``positions`` as `controls`
+        gives them; by default where they are. Afterwards the engine is only good for more of these, and for closing.
+
+        Raises FeederError naming every POD with a load law that is not known, and what else is not linear.
         """
-        return take_out_pods(self._dss, self.feeder, self._elements, self.layout, self._topology.v_base)
+        if self._pod_free is None:
+            v_base = self._topology.v_base
+            self._pod_free = PodFreeCircuit(self._dss, self.feeder, self._elements, self.layout, v_base)
+        if positions is not None:
+            self._controls.restore(positions)
+        return self._pod_free.read()
 
     def _configure(self) -> None:
-        """Sets the options, and solves once with the powers of the scripts: OpenDSS keeps loads in its system matrix as
-        admittances taken from the first solve, so that the first step's powers would leave their mark on all others."""
-        for command in (
-            "Set mode=snapshot",
-            f"Set tolerance={self._config.tolerance_pu!r}",
-            f"Set maxiterations={self._config.max_iterations}",
-            f"Set maxcontroliter={self._config.max_control_iterations}",
-            "Set controlmode=off",
+        """Sets all options that matter, whatever the scripts set, and solves once with the powers of the scripts:
+        OpenDSS keeps loads in its system matrix as admittances taken from the first solve, so that the first step's
+        powers would leave their mark on all others."""
+        _take_over_multiplier(self._dss.ActiveCircuit)
+        for options in (
+            "mode=snapshot",
+            f"tolerance={self._config.tolerance_pu!r}",
+            f"maxiterations={self._config.max_iterations}",
+            f"maxcontroliter={self._config.max_control_iterations}",
+            "algorithm=normal loadmodel=powerflow miniterations=2",
+            "genmult=1 year=0",
+            "controlmode=off",
         ):
-            self._dss.Text.Command = command
+            self._dss.Text.Command = f"Set {options}"
+        _switch_meters_off(self._dss.ActiveCircuit)
         solve_flat(self._dss)
         self._dss.Text.Command = "Set controlmode=static"
 
-    def _set(self, p_kw: Floats, q_kvar: Floats) -> None:
-        for setter in self._setters:
-            setter.set(p_kw, q_kvar)
+    def _rebuild(self) -> None:
+        """The system matrix for the present positions of controls, with loads in it as the scripts have them: it must
+        not depend on the powers of the step in which a control moved."""
+        self._setter.set_script()
+        rebuild_system(self._dss)
 
-    def _read(self, p_kw: Floats, q_kvar: Floats, iterations: int) -> GridState:
-        v, topology, layout = self._voltages()[1:], self._topology, self.layout
-        i = topology.conductor_a(np.asarray(self._dss.ActiveCircuit.PDElements.AllCurrents).view(np.complex128))
-        s_kva = v[layout.conductor_node] * i.conj() / 1000.0
-        terminal_s = np.add.reduceat(s_kva, layout.terminal_start)
-        i_a = np.abs(i)
-        terminal_i_a = layout.highest_a(i_a)
+    def _read(self, p_kw: Floats, q_kvar: Floats) -> GridState:
+        topology, layout = self._topology, self.layout
+        i = topology.conductor_a(self._solution.currents())
+        v_all = self._solution.voltages()
+        v = v_all[1:]
+        conductor_kva = v.take(layout.conductor_node)
+        conductor_kva *= i.conj()
+        conductor_kva *= 0.001
+        terminal_kva = np.add.reduceat(conductor_kva, layout.terminal_start)
+        conductor_i_a = np.abs(i)
+        terminal_i_a = layout.highest_a(conductor_i_a)
+        loading_pu = layout.loading_pu(terminal_i_a)
+        vm_pu = np.abs(v)
+        vm_pu /= topology.v_base
+        va_deg = np.arctan2(v.imag, v.real)
+        va_deg *= _DEGREES
+        for array in (conductor_kva, terminal_kva, conductor_i_a, terminal_i_a, loading_pu, vm_pu, va_deg):
+            array.setflags(write=False)
+        pod_p_kw, pod_q_kvar = self._drawn(p_kw, q_kvar, v_all)
+        head_kva = terminal_kva.item(topology.head)
         return GridState(
-            vm_pu=frozen(np.abs(v) / topology.v_base),
-            va_deg=frozen(np.degrees(np.angle(v))),
-            conductor_p_kw=frozen(s_kva.real),
-            conductor_q_kvar=frozen(s_kva.imag),
-            conductor_i_a=frozen(i_a),
-            terminal_p_kw=frozen(terminal_s.real),
-            terminal_q_kvar=frozen(terminal_s.imag),
-            terminal_i_a=frozen(terminal_i_a),
-            loading_pu=frozen(layout.loading_pu(terminal_i_a)),
-            pod_p_kw=frozen(p_kw),
-            pod_q_kvar=frozen(q_kvar),
-            head_p_kw=float(terminal_s[topology.head].real),
-            head_q_kvar=float(terminal_s[topology.head].imag),
-            loss_kw=float(terminal_s.real.sum()),
+            vm_pu=vm_pu,
+            va_deg=va_deg,
+            conductor_p_kw=conductor_kva.real,
+            conductor_q_kvar=conductor_kva.imag,
+            conductor_i_a=conductor_i_a,
+            terminal_p_kw=terminal_kva.real,
+            terminal_q_kvar=terminal_kva.imag,
+            terminal_i_a=terminal_i_a,
+            loading_pu=loading_pu,
+            pod_p_kw=_read_only(pod_p_kw),
+            pod_q_kvar=_read_only(pod_q_kvar),
+            head_p_kw=head_kva.real,
+            head_q_kvar=head_kva.imag,
+            loss_kw=np.add.reduce(terminal_kva).item().real,
             converged=True,
-            iterations=iterations,
+            iterations=iterations(self._dss),
         )
-
-    def _voltages(self) -> Complexes:
-        return node_voltages(self._dss, len(self.layout.nodes))
 
     def _require_finite(self, p_kw: Floats, q_kvar: Floats) -> None:
         """OpenDSS would keep a NaN in its system matrix for all solves that follow."""
-        wrong = ~(np.isfinite(p_kw) & np.isfinite(q_kvar))
-        if wrong.any():
+        if not math.isfinite(p_kw @ q_kvar):
+            wrong = ~(np.isfinite(p_kw) & np.isfinite(q_kvar))
             pod = int(np.argmax(wrong))
             raise PowerFlowError(
                 f"feeder {self.feeder.name}: POD {self.pods[pod]} has a power of {p_kw[pod]} kW, {q_kvar[pod]} kvar"
@@ -183,9 +238,9 @@ class Engine:
         self._dss.Text.Command = "Set controlmode=off"
         v_pu = []
         for share in (0.0, 0.01):
-            self._set(share * p_kw, share * q_kvar)
+            self._setter.set(share * p_kw, share * q_kvar)
             solve_flat(self._dss)
-            v_pu.append(np.abs(self._voltages()[1:]) / self._topology.v_base)
+            v_pu.append(np.abs(node_voltages(self._dss, len(self.layout.nodes))[1:]) / self._topology.v_base)
         self._dss.Text.Command = "Set controlmode=static"
         node = int(np.argmax(np.nan_to_num(np.abs(v_pu[1] - v_pu[0]))))
         pod = int(np.argmax(np.hypot(p_kw, q_kvar)))
@@ -193,3 +248,40 @@ class Engine:
             f"weakest node {self.layout.nodes[node]}, largest POD {self.pods[pod]} with {p_kw[pod]:.1f} kW, "
             f"{q_kvar[pod]:.1f} kvar"
         )
+
+
+def _read_only(array: Floats) -> Floats:
+    """The array, or a read-only copy of one that can be written to."""
+    return frozen(array) if array.flags.writeable else array
+
+
+def refuse_faults(circuit: Any, feeder: Feeder, script: Script) -> None:
+    """Raises FeederError with all that is wrong with a circuit that has been compiled."""
+    faults: list[Fault] = [*pod_faults(circuit, feeder), *control_faults(circuit, script)]
+    without_impedance = line_faults(circuit, script)
+    if not without_impedance:
+        topology = read_topology(circuit, feeder)
+        nodes = topology.layout.nodes
+        faults += path_faults(circuit, nodes, feeder)
+        faults += topology_faults(topology, feeder, script, dead_buses(circuit, nodes))
+        faults += zone_faults(feeder, topology.layout)
+    if faults or without_impedance:
+        raise FeederError([*faults, *without_impedance])
+
+
+def _take_over_multiplier(circuit: Any) -> None:
+    """Gives all loads the power that ``Set LoadMult`` of the scripts gives them, and takes the multiplier away."""
+    multiplier, loads = float(circuit.Solution.LoadMult), circuit.Loads
+    circuit.Solution.LoadMult = 1.0
+    if multiplier != 1.0:
+        for load in loads:
+            p_kw, q_kvar = multiplier * load.kW, multiplier * load.kvar
+            load.kW, load.kvar = p_kw, q_kvar
+
+
+def _switch_meters_off(circuit: Any) -> None:
+    """OpenDSS's own meters take as long as the solve, and nobody reads them."""
+    for name in map(str, circuit.AllElementNames):
+        if name.partition(".")[0].lower() in _METERS:
+            circuit.SetActiveElement(name)
+            circuit.ActiveCktElement.Enabled = False

@@ -7,33 +7,32 @@ from typing import Any
 
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.site import site_name
-from cosim.errors import Fault, FeederError
+from cosim.errors import Fault
 from cosim.grid.circuit import POD_CLASSES
 from cosim.grid.feeder import Feeder
+from cosim.grid.script import shown
 
-_CLASSES = {"load": POD_CLASSES, "pv": POD_CLASSES, "generator": POD_CLASSES, "storage": ("storage",)}
+_INJECTING = (*POD_CLASSES, "pvsystem")
+_CLASSES = {"load": POD_CLASSES, "pv": _INJECTING, "generator": _INJECTING, "storage": ("storage",)}
+_REPLACED = ("storage", "pvsystem")
 _PHASES = 3  # nodes with higher numbers are neutrals
-_SHOWN = 30  # elements named in a message
 
 
 def adopt_elements(dss: Any, feeder: Feeder) -> tuple[list[str], tuple[StorageUnit, ...]]:
     """The element of each POD (n_pod,), full name in lower case, and the storage units among them.
 
-    Every Storage element is put out of service and a generator put in its place: stored energy is our own model,
-    because the Storage element integrates at each solve and runs at full power through a step with room for a part.
-    Raises FeederError naming every POD whose element does not exist, is out of service, is of the wrong class, or
-    already belongs to another POD.
+    The Storage and PVSystem elements of PODs are put out of service and a generator put in the place of each. Stored
+    energy is our own model, because the Storage element integrates at each solve and runs at full power through a step
+    with room for a part; the power of a PVSystem comes from its profile, the element would compute its own from
+    irradiance, temperature and the curves of its inverter.
     """
-    faults = list(_faults(dss.ActiveCircuit, feeder))
-    if faults:
-        raise FeederError(faults)
     elements, units = [], []
     for name, pod in feeder.pods.items():
-        elements.append(pod.element.lower())
+        element = pod.element.lower()
         if pod.kind == "storage":
-            dss.ActiveCircuit.SetActiveElement(pod.element)
+            dss.ActiveCircuit.SetActiveElement(element)
             units.append(_storage_unit(dss.ActiveCircuit.ActiveCktElement, name))
-            elements[-1] = _put_generator(dss, pod.element)
+        elements.append(_put_generator(dss, element) if element.partition(".")[0] in _REPLACED else element)
     return elements, tuple(units)
 
 
@@ -45,13 +44,14 @@ def site_of(circuit: Any, element: str, nodes: Sequence[str]) -> str:
     return site_name(live[0][0], sorted({int(phase) for _, _, phase in live if int(phase) <= _PHASES}))
 
 
-def _faults(circuit: Any, feeder: Feeder) -> Iterator[Fault]:
+def pod_faults(circuit: Any, feeder: Feeder) -> Iterator[Fault]:
+    """PODs whose element does not exist, is out of service, is of the wrong class, or already belongs to another."""
     names = {str(name).lower(): str(name) for name in circuit.AllElementNames}
     owner: dict[str, str] = {}
     for pod, entry in feeder.pods.items():
         key, element, classes = f"pods.{pod}.element", entry.element.lower(), _CLASSES[entry.kind]
-        fitting = [shown for name, shown in names.items() if name.partition(".")[0] in classes]
-        allowed = ", ".join(fitting[:_SHOWN]) + (", ..." if len(fitting) > _SHOWN else "")
+        fitting = [written for name, written in names.items() if name.partition(".")[0] in classes]
+        allowed = shown(fitting)
         if element not in names:
             yield feeder.fault(key, "no such element", entry.element, allowed)
         elif element.partition(".")[0] not in classes:
@@ -79,12 +79,13 @@ def _storage_unit(element: Any, pod: str) -> StorageUnit:
     )
 
 
-def _put_generator(dss: Any, storage: str) -> str:
+def _put_generator(dss: Any, replaced: str) -> str:
+    dss.ActiveCircuit.SetActiveElement(replaced)
     element = dss.ActiveCircuit.ActiveCktElement
     bus, phases = element.BusNames[0], element.NumPhases
     kv, conn, v_min, v_max = (element.Properties(key).Val for key in ("kV", "conn", "Vminpu", "Vmaxpu"))
     element.Enabled = False
-    generator = f"generator.cosim_{storage.partition('.')[2].lower()}"
+    generator = f"generator.cosim_{replaced.replace('.', '_', 1)}"
     dss.Text.Command = (
         f"New {generator} phases={phases} bus1={bus} kV={kv} conn={conn} model=1 Vminpu={v_min} Vmaxpu={v_max} "
         "kW=0 kvar=0"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from cosim.domain.frames import Complexes, Floats, Ints, frozen
 from cosim.domain.grid import GridLayout
-from cosim.errors import Fault, FeederError
+from cosim.errors import Fault
 from cosim.grid.feeder import Feeder, canonical_branch
+from cosim.grid.script import Script, shown
 
 _SPLIT_PHASE_LEGS = 2
 
@@ -33,7 +34,8 @@ class End:
 
 @dataclass(frozen=True)
 class Topology:
-    """``v_base`` (n_node,) [V], phase to ground, and ``head``, the index of the head among the terminals of ``layout``.
+    """``v_base`` (n_node,) [V], phase to ground, NaN where unknown, and ``head``, the index of the head among the
+    terminals of ``layout``, -1 if it is none.
 
     OpenDSS gives the currents of all conductors at all ends of all elements in one list: ``taken`` (n_taken,) of it
     make up the conductors of ``layout``, which begin at ``taken_start`` (n_conductor,) of them, None where each is one.
@@ -47,19 +49,15 @@ class Topology:
 
     def conductor_a(self, currents: Complexes) -> Complexes:
         """Current [A] into the branch of each conductor (n_conductor,) from OpenDSS's list."""
-        taken = currents[self.taken]
+        taken = currents.take(self.taken)
         return taken if self.taken_start is None else np.add.reduceat(taken, self.taken_start)
 
 
 def read_topology(circuit: Any, feeder: Feeder) -> Topology:
-    """What the active circuit is made of.
-
-    Raises FeederError naming every bus without base voltage, every rating of a branch that does not exist, and a head
-    that does not exist.
-    """
+    """What the active circuit is made of, in the names and with the ratings of ``feeder``."""
     circuit.Solution.BuildYMatrix(0, 1)
     nodes = tuple(str(name).upper() for name in circuit.YNodeOrder)
-    bus_kv = _bus_kv(circuit, feeder)
+    bus_kv = _bus_kv(circuit)
     ends = list(_ends(circuit, nodes))
     branches = tuple(dict.fromkeys(end.branch for end in ends))
     branch_index = {branch: k for k, branch in enumerate(branches)}
@@ -78,7 +76,7 @@ def read_topology(circuit: Any, feeder: Feeder) -> Topology:
     return Topology(
         layout=layout,
         v_base=frozen([1000.0 * bus_kv[node.rpartition(".")[0]] for node in nodes]),
-        head=_head(feeder, layout),
+        head=layout.terminals.index(feeder.head_terminal) if feeder.head_terminal in layout.terminals else -1,
         taken=np.array([position for found in positions for position in found], dtype=np.int64),
         taken_start=np.cumsum([0, *(len(found) for found in positions[:-1])]) if several else None,
     )
@@ -123,16 +121,12 @@ def _at_buses(refs: Ints, first: int, nodes: tuple[str, ...]) -> dict[str, tuple
     return found
 
 
-def _bus_kv(circuit: Any, feeder: Feeder) -> dict[str, float]:
-    """Base voltage of each bus [kV], phase to ground."""
+def _bus_kv(circuit: Any) -> dict[str, float]:
+    """Base voltage of each bus [kV], phase to ground; NaN if unknown."""
     bus_kv = {}
     for name in map(str, circuit.AllBusNames):
         circuit.SetActiveBus(name)
-        bus_kv[name.upper()] = float(circuit.ActiveBus.kVBase)
-    without = [bus for bus, kv in bus_kv.items() if not kv > 0.0]
-    if without:
-        problem = "buses without base voltage; add Set VoltageBases and CalcVoltageBases"
-        raise FeederError(Fault(problem, str(feeder.master), value=", ".join(without)))
+        bus_kv[name.upper()] = float(circuit.ActiveBus.kVBase) or math.nan
     return bus_kv
 
 
@@ -152,16 +146,17 @@ def _rated_a(feeder: Feeder, end: End, v_phase_kv: float) -> float:
     return rating.s_kva / v_phase_kv / (2.0 if end.windings > 1 else math.sqrt(3.0))
 
 
-def _head(feeder: Feeder, layout: GridLayout) -> int:
-    faults = [
-        feeder.fault(f"ratings.{branch}", "no such branch", branch, ", ".join(layout.branches))
-        for branch in feeder.file.ratings
-        if canonical_branch(branch) not in layout.branches
-    ]
-    if feeder.head_terminal not in layout.terminals:
-        faults.append(
-            feeder.fault("head", "no such end of a branch", feeder.head_terminal, ", ".join(layout.terminals))
-        )
-    if faults:
-        raise FeederError(faults)
-    return layout.terminals.index(feeder.head_terminal)
+def topology_faults(topology: Topology, feeder: Feeder, script: Script, dead: Collection[str]) -> Iterator[Fault]:
+    """Buses without base voltage other than the ``dead`` ones, ratings of branches that do not exist, and a head that
+    does not exist."""
+    layout = topology.layout
+    unknown = zip(layout.nodes, np.isnan(topology.v_base), strict=True)
+    without = dict.fromkeys(node.rpartition(".")[0] for node, is_unknown in unknown if is_unknown)
+    if missing := [bus for bus in without if bus not in dead]:
+        problem = "buses without base voltage; add Set VoltageBases and CalcVoltageBases"
+        yield script.fault(problem, value=", ".join(missing))
+    for branch in feeder.file.ratings:
+        if canonical_branch(branch) not in layout.branches:
+            yield feeder.fault(f"ratings.{branch}", "no such branch", branch, shown(layout.branches))
+    if topology.head < 0:
+        yield feeder.fault("head", "no such end of a branch", feeder.head_terminal, shown(layout.terminals))

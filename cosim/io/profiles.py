@@ -111,13 +111,23 @@ def _simbench_folder(dataset: str) -> Path:
     return networks / dataset
 
 
-def _locate_columns(folder: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The table and the column in it of each name."""
-    heads: dict[str, list[str]] = {}
+def simbench_columns(dataset: str) -> dict[str, tuple[str, ...]]:
+    """The columns of each table of one of the data sets that `read_simbench` reads; raises ProfileError like it."""
+    return _heads(_simbench_folder(dataset))
+
+
+def _heads(folder: Path) -> dict[str, tuple[str, ...]]:
+    heads: dict[str, tuple[str, ...]] = {}
     for table in _SIMBENCH_TABLES:
         if (folder / f"{table}.csv").exists():
             with (folder / f"{table}.csv").open(encoding="utf-8") as lines:
-                heads[table] = [name for name in lines.readline().strip().split(";") if name != "time"]
+                heads[table] = tuple(name for name in lines.readline().strip().split(";") if name != "time")
+    return heads
+
+
+def _locate_columns(folder: Path, names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The table and the column in it of each name."""
+    heads = _heads(folder)
     found = {name: [(t, c) for t, head in heads.items() for c in head if name in (c, f"{t}/{c}")] for name in names}
     known = sorted({column for head in heads.values() for column in head})
     faults = [

@@ -112,9 +112,11 @@ class Document:
         return self.origins[key]
 
 
-def as_yaml(tree: Mapping[str, Any]) -> str:
-    """``tree`` of plain values as YAML text, keys in their order."""
-    return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True)
+def as_yaml(tree: Mapping[str, Any], leaves_in_line: bool = False) -> str:
+    """``tree`` of plain values as YAML text, keys in their order; mappings and lists of scalars in a line each if
+    ``leaves_in_line``."""
+    style, width = (None, 10_000) if leaves_in_line else (False, None)
+    return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, default_flow_style=style, width=width)
 
 
 def read_document(path: str | Path, error: type[InputError], overrides: Sequence[str] = ()) -> Document:

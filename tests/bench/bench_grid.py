@@ -7,19 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ratios import Row, alternated, share, times_as_fast
-from raw_loop import RawLoop
+from ratios import Row, alternated, times_as_fast
+from ratios import share as share_of
+from raw_loop import FEEDERS, RawBatchLoop, RawLoop
 
 from cosim.case import Case, open_case
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridState
 from cosim.grid.engine import Engine
+from cosim.grid.feeder import load_feeder
+from cosim.rng import rng_for
 from cosim.scenario.load import load_scenario
+from cosim.scenario.schema import GridConfig
 from simulators.grid import Grid
 
 SCENARIO = Path(__file__).resolve().parents[2] / "scenarios" / "mv5_threshold.yaml"
 OVERRIDES = ("start=2016-07-01T00:00:00+01:00", "duration=31d", "transport=memory")
 ROUNDS = 5
+BATCH_LOOPS = {"mv5": 3000, "ieee123": 400, "european_lv": 60}
+"""Steps timed against the raw batch loop, by feeder."""
 
 TOLERANCE_PU = 1e-7
 """Both paths stop at 1e-8 pu, from the same start."""
@@ -138,7 +144,31 @@ def main() -> list[Row]:
     )
     for each in (adapter, engine, raw.loop):
         each.close()
-    return _rows({name: s / len(steps) * 1e6 for name, s in seconds.items()})
+    rows = _rows({name: s / len(steps) * 1e6 for name, s in seconds.items()})
+    return [*rows, *(_over_batch_loop(feeder, count) for feeder, count in BATCH_LOOPS.items())]
+
+
+def _over_batch_loop(name: str, count: int) -> Row:
+    """The engine over the fastest raw loop, ``count`` steps of a day that swells and ebbs, 5 % apart by POD."""
+    feeder = load_feeder(FEEDERS / name)
+    engine = Engine(feeder, GridConfig())
+    raw = RawBatchLoop(name, [pod.element.lower() for pod in feeder.pods.values()])
+    share = 0.6 + 0.3 * np.sin(np.linspace(0.0, 2.0 * np.pi, count))[:, None]
+    share = share * rng_for(1, "bench").uniform(0.95, 1.05, (count, len(engine.pods)))
+    p_kw = share * [pod.p_per_profile_kw for pod in feeder.pods.values()]
+    q_kvar = share * [pod.q_per_profile_kvar for pod in feeder.pods.values()]
+    steps = list(zip(map(frozen, p_kw), map(frozen, q_kvar), strict=True))
+    seconds = alternated(
+        {
+            "engine": lambda: [engine.solve(*step).converged for step in steps],
+            "raw": lambda: [len(raw.step(*step)) for step in steps],
+        },
+        ROUNDS,
+    )
+    engine.close()
+    engine_us, raw_us = (seconds[way] / count * 1e6 for way in ("engine", "raw"))
+    note = "share of the raw batch loop's time: batch setters, solve, copies of voltages and currents"
+    return share_of(f"Engine.solve, whole state, {name}", engine_us, raw_us, "us/step", note)
 
 
 def _rows(us: dict[str, float]) -> list[Row]:
@@ -151,10 +181,10 @@ def _rows(us: dict[str, float]) -> list[Row]:
         times_as_fast("Engine.solve, whole state", engine, us["raw"], "us/step", f"{fast} voltages only"),
         times_as_fast("grid adapter, whole state", adapter, us["raw, all"], "us/step", f"{fast} the same state"),
         times_as_fast("Engine.solve, whole state", engine, us["raw, all"], "us/step", f"{fast} the same state"),
-        share("OpenDSS's solve itself", us["solve"], adapter, "us/step", part),
-        share("setting powers, reading the state", engine - us["solve"], adapter, "us/step", part),
-        share("reading taps and capacitors", us["controls"], adapter, "us/step", part),
-        share("adapter: stored energy, mosaik's dictionaries", rest, adapter, "us/step", part),
+        share_of("OpenDSS's solve itself", us["solve"], adapter, "us/step", part),
+        share_of("setting powers, reading the state", engine - us["solve"], adapter, "us/step", part),
+        share_of("reading taps and capacitors", us["controls"], adapter, "us/step", part),
+        share_of("adapter: stored energy, mosaik's dictionaries", rest, adapter, "us/step", part),
     ]
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from cosim.domain.frames import frozen
 from cosim.domain.measurement import Channel, Place, Quality, Snapshot
 from cosim.estimation import genetic, wls
+from cosim.estimation.baddata import screen
 from cosim.estimation.history import history_window
+from cosim.estimation.observability import observe
 from cosim.estimation.problem import EstimationProblem
 from cosim.estimation.quality import error_statistics
 from cosim.rng import rng_for
@@ -33,6 +35,14 @@ class CurvedFlow:
     def predict(self, p_kw, q_kvar):
         x = np.hstack([p_kw, q_kvar])
         return x @ self.a + self.curvature * (x @ self.b) ** 2
+
+    def linearised(self, p_kw, q_kvar):
+        x = np.concatenate([p_kw, q_kvar])
+        slope = self.a.T + 2.0 * self.curvature * (x @ self.b)[:, np.newaxis] * self.b.T
+        return self.predict(p_kw[np.newaxis], q_kvar[np.newaxis])[0], slope
+
+    def voltage_slope(self, p_kw, q_kvar):
+        return np.zeros((0, len(self.a)))
 
 
 def draw_problem(seed, n_channel, *, curvature=1e-4, n_site=3):
@@ -73,6 +83,26 @@ def with_channels(case, order):
     )
 
 
+def with_sites(case, order):
+    """The problem with its sites put into ``order``."""
+    order = np.asarray(order, dtype=int)
+    both = np.concatenate([order, len(order) + order])
+    flow = dataclasses.replace(
+        case.flow,
+        sites=tuple(case.flow.sites[k] for k in order),
+        a=case.flow.a[both],
+        b=case.flow.b[both],
+    )
+    history = dataclasses.replace(
+        case.history,
+        lower=case.history.lower[both],
+        upper=case.history.upper[both],
+        mean=case.history.mean[both],
+        covariance=case.history.covariance[np.ix_(both, both)],
+    )
+    return dataclasses.replace(case, flow=flow, history=history, ordered_p_kw=case.ordered_p_kw[order]), both
+
+
 def deviation(case, x, other):
     """Largest difference in standard deviations of the history."""
     return np.max(np.abs(x - other) / np.sqrt(np.diagonal(case.history.covariance)))
@@ -109,6 +139,47 @@ def test_the_order_of_channels_changes_nothing(seed, n_channel, shuffler):
     assert one.converged == other.converged
     assert deviation(case, one.x, other.x) < 1e-6
     np.testing.assert_allclose(one.covariance, other.covariance, rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(0, 8), st.permutations(range(3)))
+def test_the_order_of_sites_changes_nothing(seed, n_channel, order):
+    case = draw_problem(seed, n_channel)
+    shuffled, both = with_sites(case, order)
+    one, other = wls.solve(case), wls.solve(shuffled)
+    assert one.converged == other.converged
+    assert deviation(shuffled, one.x[both], other.x) < 1e-6
+    np.testing.assert_allclose(one.covariance[np.ix_(both, both)], other.covariance, rtol=1e-5, atol=1e-6)
+    first, second = screen(case), screen(shuffled)
+    assert [r.channel for r in first.rejected] == [r.channel for r in second.rejected]
+    assert set(first.unusual) == set(second.unusual)
+    seen, again = observe(case), observe(shuffled)
+    assert set(seen.observable) == set(again.observable)
+    assert {frozenset(island) for island in seen.islands} == {frozenset(island) for island in again.islands}
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(1, 8), st.randoms(use_true_random=False))
+def test_the_order_of_channels_rejects_the_same(seed, n_channel, shuffler):
+    case = draw_problem(seed, n_channel)
+    value = case.snapshot.value + np.where(np.arange(n_channel) == n_channel // 2, 1000.0, 0.0)
+    case = dataclasses.replace(case, snapshot=Snapshot(frozen(value), case.snapshot.quality))
+    order = list(range(n_channel))
+    shuffler.shuffle(order)
+    one, other = screen(case), screen(with_channels(case, order))
+    assert {r.channel for r in one.rejected} == {order[r.channel] for r in other.rejected}
+    assert one.chi_square == pytest.approx(other.chi_square, rel=1e-6, nan_ok=True)
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(1, 8))
+def test_in_a_linear_feeder_rejecting_lowers_chi_square_by_the_squared_normalised_residual(seed, n_channel):
+    case = draw_problem(seed, n_channel, curvature=0.0)
+    value = case.snapshot.value + np.where(np.arange(n_channel) == n_channel - 1, 1000.0, 0.0)
+    case = dataclasses.replace(case, snapshot=Snapshot(frozen(value), case.snapshot.quality))
+    found = screen(case)
+    fallen = found.chi_square - found.fit.chi_square
+    assert fallen == pytest.approx(sum(r.normalised**2 for r in found.rejected), rel=1e-5, abs=1e-5)
 
 
 @settings(deadline=None)
@@ -164,15 +235,25 @@ def test_same_seed_and_step_give_the_same_bytes(seed, n_channel, step):
 
 
 @settings(deadline=None)
-@given(seeds, st.integers(2, 60), st.integers(1, 4))
-def test_history_holds_its_samples_and_can_be_inverted(seed, n_sample, n_site):
+@given(seeds, st.integers(2, 30), st.integers(1, 5), st.integers(1, 40))
+def test_history_holds_its_samples_and_can_be_inverted(seed, days, per_day, n_site):
     rng = rng_for(seed, "samples")
-    samples = rng.normal(0.0, 100.0, (n_sample, 2 * n_site)) * (rng.random(2 * n_site) < 0.7)
-    window = history_window(samples)
+    samples = rng.normal(0.0, 100.0, (days * per_day, 2 * n_site)) * (rng.random(2 * n_site) < 0.7)
+    window = history_window(samples, per_day)
     assert (window.lower <= samples).all()
     assert (window.upper >= samples).all()
     assert ((window.lower <= window.mean + 1e-9) & (window.mean <= window.upper + 1e-9)).all()
     assert np.linalg.eigvalsh(window.covariance).min() > 0.0
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(2, 30), st.integers(1, 5), st.permutations(range(4)))
+def test_history_does_not_depend_on_the_order_of_sites(seed, days, per_day, order):
+    rng = rng_for(seed, "samples")
+    samples = 200.0 + rng.normal(0.0, 100.0, (days * per_day, 8)) @ rng.normal(0.0, 1.0, (8, 8))
+    both = np.concatenate([order, 4 + np.array(order)])
+    one, other = history_window(samples, per_day), history_window(samples[:, both], per_day)
+    np.testing.assert_allclose(other.covariance, one.covariance[np.ix_(both, both)], rtol=1e-9, atol=1e-6)
 
 
 @settings(deadline=None)

@@ -2,18 +2,21 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_feeder import HEAD, MEAN, METER_A, METER_C, TRUTH, channel, problem
+from small_feeder import HEAD, MEAN, METER_A, METER_C, TRUTH, SmallFeeder, channel, problem
 
 from cosim.domain.frames import frozen
-from cosim.domain.measurement import Snapshot
+from cosim.domain.measurement import Channel, Place, Snapshot
 from cosim.errors import InputError
+from cosim.estimation.history import HistoryWindow
 from cosim.estimation.problem import (
     evidence,
     is_site_power,
     metered_power,
     residuals,
+    sites_read,
     squared_error,
     total,
+    without,
 )
 
 
@@ -51,6 +54,43 @@ def test_a_meter_called_perfect_is_refused():
 
 def test_site_powers_are_told_from_results_of_the_load_flow():
     assert is_site_power(problem((*HEAD, *METER_A))).tolist() == [False, False, True, True, False]
+
+
+SITES = ("65.1", "65.2", "65.1.2", "66", "665.1")
+
+
+def at(bus, quantity="p_kw", phase=None):
+    return Channel("m", f"m/{bus}/{quantity}", quantity, Place(bus=bus, phase=phase), 1.0)
+
+
+def test_a_bus_meter_reads_all_sites_there_and_one_of_a_phase_that_phase_to_ground():
+    assert sites_read(at("65"), SITES) == (0, 1, 2)
+    assert sites_read(at("65", "q_kvar", phase=2), SITES) == (1,)
+    assert sites_read(at("66"), SITES) == (3,)
+    assert sites_read(at("64"), SITES) == ()
+    assert sites_read(at("65", "vm_pu", phase=1), SITES) == ()
+    assert sites_read(Channel("m", "t", "p_kw", Place(branch="L", end="65"), 1.0), SITES) == ()
+
+
+def test_a_meter_of_several_sites_fixes_none_of_them():
+    channels = (at("65"), at("65", phase=1), at("66"))
+    sound = problem(HEAD)
+    flow = SmallFeeder(channels, sites=SITES)
+    ten = np.zeros(10)
+    window = HistoryWindow(ten, ten, ten, np.eye(10))
+    snapshot = Snapshot(np.array([30.0, 10.0, 5.0]), np.zeros(3, dtype=np.int8))
+    case = dataclasses.replace(
+        sound, flow=flow, channels=channels, snapshot=snapshot, history=window, ordered_p_kw=np.zeros(5)
+    )
+    assert is_site_power(case).tolist() == [False, True, True]
+    np.testing.assert_array_equal(metered_power(case).x[:5], [10.0, np.nan, np.nan, 5.0, np.nan])
+
+
+def test_rejected_channels_are_as_if_they_had_not_arrived():
+    case = without(problem((*HEAD, *METER_A)), [0, 3])
+    assert evidence(case).row.tolist() == [1, 2, 4]
+    assert np.isnan(case.snapshot.value[[0, 3]]).all()
+    assert not case.snapshot.value.flags.writeable
 
 
 def test_metered_power_is_the_reading_without_the_order():

@@ -2,13 +2,16 @@ import json
 
 import numpy as np
 import pytest
-from feeder_folders import CONFIG, LINE, REGULATED, REGULATED_YAML, engine_in
+from feeder_folders import CONFIG, LINE, MV5, REGULATED, REGULATED_YAML, engine_in
 
 from cosim.errors import FeederError, PowerFlowError
 from cosim.grid.circuit import solve_flat
+from cosim.grid.engine import Engine
+from cosim.grid.feeder import load_feeder
 from cosim.rng import rng_for
 from cosim.scenario.schema import GridConfig
 
+IEEE123 = MV5.parent / "ieee123"
 STEPS_KW = (1000.0, 2500.0, 4000.0, 500.0, -3000.0, 800.0, 3500.0, -500.0)
 HUNTING = REGULATED.replace("onsetting=300 offsetting=-200", "onsetting=300 offsetting=250")
 
@@ -101,7 +104,78 @@ def test_controls_that_could_not_be_restored_are_refused(tmp_path):
     )
     with pytest.raises(FeederError) as caught:
         regulated_in(tmp_path / "a", script)
-    problem = "a control with a memory that a restart cannot restore"
+    problem = "a control with a memory that a restart cannot restore; allowed: RegControl, CapControl"
     assert [str(fault).rpartition("/")[2] for fault in caught.value.faults] == [
-        f"Master.dss: {problem}; got {name}; allowed: RegControl, CapControl" for name in ("Fuse.f1", "Relay.r1")
+        f"Master.dss:10: Fuse.f1: {problem}",
+        f"Master.dss:11: Relay.r1: {problem}",
     ]
+
+
+def test_positions_as_numbers_and_back(tmp_path):
+    engine = regulated_in(tmp_path / "a")
+    assert engine.control_names == ("Transformer.REG", "Capacitor.C1")
+    seen = set()
+    for p_kw in STEPS_KW:
+        positions = solved(engine, p_kw)[1]
+        values = engine.control_values(positions)
+        assert engine.controls_at(values) == positions
+        assert values[0] == positions["taps"]["reg"][1]
+        seen.add(float(values[1]))
+    engine.close()
+    assert seen == {0.0, 0.5, 1.0}
+
+
+def test_two_controlled_windings_have_names_of_their_own(tmp_path):
+    script = REGULATED.replace(
+        "New Line.L2", "New RegControl.R1 transformer=REG winding=1 vreg=120 band=8 ptratio=96.225\nNew Line.L2"
+    )
+    engine = regulated_in(tmp_path / "a", script)
+    assert engine.control_names == ("Transformer.REG.1", "Transformer.REG.2", "Capacitor.C1")
+    engine.close()
+
+
+def test_positions_known_are_those_of_the_circuit(tmp_path):
+    """They are not read again where no control has moved."""
+    engine = regulated_in(tmp_path / "a")
+    still = 0
+    for p_kw in rng_for(5, "course").uniform(-4000.0, 5000.0, 60):
+        known = solved(engine, p_kw)[1]
+        still += not engine._controls.moved
+        engine._controls._positions = None
+        assert engine.controls() == known
+    engine.close()
+    assert 0 < still < 60
+
+
+def test_networks_without_pods_at_any_positions(tmp_path):
+    engine, fresh = regulated_in(tmp_path / "a"), regulated_in(tmp_path / "a")
+    first, second = (solved(engine, p_kw)[1] for p_kw in (4000.0, -3000.0))
+    at_first, at_second, again = (engine.unloaded(positions) for positions in (first, second, first))
+    alone = fresh.unloaded(first)
+    np.testing.assert_array_equal(again.y.toarray(), at_first.y.toarray())
+    np.testing.assert_array_equal(alone.y.toarray(), at_first.y.toarray())
+    np.testing.assert_array_equal(again.v, at_first.v)
+    ratio = np.abs(at_second.v).mean() / np.abs(at_first.v).mean()
+    assert ratio < 0.98  # a lower tap, and no capacitor
+    engine.close()
+    fresh.close()
+
+
+def test_ieee123_goes_on_to_the_last_bit():
+    feeder = load_feeder(IEEE123)
+    p_spot = np.array([pod.p_per_profile_kw for pod in feeder.pods.values()])
+    q_spot = np.array([pod.q_per_profile_kvar for pod in feeder.pods.values()])
+    shares = rng_for(7, "course").uniform(0.2, 1.1, (16, len(p_spot)))
+    whole = Engine(feeder, CONFIG)
+    steps = [(whole.solve(share * p_spot, share * q_spot), whole.controls()) for share in shares]
+    whole.close()
+    assert len({json.dumps(positions["taps"]) for _, positions in steps}) > 3
+    for cut in (3, 7, 8, 12):
+        resumed = Engine(feeder, CONFIG)
+        resumed.restore_controls(json.loads(json.dumps(steps[cut - 1][1])))
+        for share, (state, positions) in zip(shares[cut:], steps[cut:], strict=True):
+            other = resumed.solve(share * p_spot, share * q_spot)
+            assert other.vm_pu.tobytes() == state.vm_pu.tobytes()
+            assert other.conductor_i_a.tobytes() == state.conductor_i_a.tobytes()
+            assert resumed.controls() == positions
+        resumed.close()

@@ -52,7 +52,8 @@ def faults(path: Path, zone: str = "UTC", columns: tuple[str, ...] = ("a", "b"),
 # SimBench
 
 
-def test_simbench_is_read_in_file_order_without_importing_it() -> None:
+def test_simbench_is_read_in_file_order_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "simbench", raising=False)
     profiles = read_simbench(DATASET, ["PV4", "lv_urban6_pload"])
     assert "simbench" not in sys.modules
     assert profiles.names == ("PV4", "lv_urban6_pload")

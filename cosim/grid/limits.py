@@ -1,0 +1,138 @@
+"""Limits: which voltages leave their band, and which conductors carry more than their branch is rated for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.domain.frames import EventTable, Floats
+from cosim.domain.grid import GridLayout, GridState
+from cosim.errors import Fault, ScenarioError
+from cosim.grid.feeder import canonical_branch
+from cosim.scenario import schema
+
+VIOLATIONS = EventTable(
+    "violations",
+    "voltages outside their band and currents above ratings",
+    {
+        "t_s": "s",
+        "element": None,
+        "phase": "1",
+        "quantity": None,
+        "value": "pu or A",
+        "limit": "pu or A",
+        "excess": "pu or A",
+    },
+)
+"""``element`` is the bus of a ``vm_pu``, the terminal ``branch@BUS`` of an ``i_a``; ``excess`` is positive."""
+
+_PHASES = 3  # conductors with higher numbers are neutrals
+_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A limit that is not kept: of ``vm_pu`` at a bus [pu], or of ``i_a`` at a terminal ``branch@BUS`` [A]; ``excess``
+    is the distance to the limit, in the same unit."""
+
+    element: str
+    phase: int
+    quantity: str
+    value: float
+    limit: float
+    excess: float
+
+    @property
+    def excess_percent(self) -> float:
+        """The distance to the limit [% of the limit]."""
+        return 100.0 * self.excess / self.limit
+
+    def row(self, t_s: float) -> dict[str, float | str]:
+        """A row of `VIOLATIONS`."""
+        return {
+            "t_s": t_s,
+            "element": self.element,
+            "phase": float(self.phase),
+            "quantity": self.quantity,
+            "value": self.value,
+            "limit": self.limit,
+            "excess": self.excess,
+        }
+
+
+class Limits:
+    """The limits of a grid by the scenario's ``limits``. Voltages above the terminal ``head`` are not the feeder's, and
+    neutrals have no band and no rating.
+
+    Raises ScenarioError naming every branch that the scenario holds to a rating it does not have, or that is unknown.
+    """
+
+    def __init__(self, layout: GridLayout, config: schema.Limits, head: str) -> None:
+        rated_a = config.loading_max_pu * layout.rated_a
+        held = _held_branches(layout, config)
+        rated_a[~held[layout.terminal_branch]] = np.nan
+        self._layout = layout
+        outside = set(layout.above(head))
+        of_node = [_split(name) for name in layout.nodes]
+        in_band = np.array([phase <= _PHASES and bus not in outside for bus, phase in of_node])
+        self._v_min = np.where(in_band, config.vm_min_pu, -np.inf)
+        self._v_max = np.where(in_band, config.vm_max_pu, np.inf)
+        is_phase = np.array([_split(name)[1] <= _PHASES for name in layout.conductors])
+        limit_a = rated_a[layout.conductor_terminal]
+        self._i_max = np.where(is_phase & np.isfinite(limit_a), limit_a, np.inf)
+
+    def violations(self, state: GridState) -> tuple[Violation, ...]:
+        """All limits that ``state`` does not keep, voltages first; none in a step that did not converge."""
+        vm_pu, i_a = state.vm_pu, state.conductor_i_a
+        low, high, over = vm_pu < self._v_min, vm_pu > self._v_max, i_a > self._i_max
+        if not (low.any() or high.any() or over.any()):
+            return ()
+        limit_pu = np.where(low, self._v_min, self._v_max)
+        return (
+            *self._found("vm_pu", self._layout.nodes, np.flatnonzero(low | high), vm_pu, limit_pu),
+            *self._found("i_a", self._layout.conductors, np.flatnonzero(over), i_a, self._i_max),
+        )
+
+    def _found(
+        self, quantity: str, names: tuple[str, ...], where: np.ndarray[tuple[int], np.dtype[np.intp]], *sizes: Floats
+    ) -> Iterator[Violation]:
+        for k in where.tolist():
+            element, phase = _split(names[k])
+            value, limit = (float(size[k]) for size in sizes)
+            yield Violation(element, phase, quantity, value, limit, abs(value - limit))
+
+
+def _split(name: str) -> tuple[str, int]:
+    element, _, phase = name.rpartition(".")
+    return element, int(phase)
+
+
+def _held_branches(layout: GridLayout, config: schema.Limits) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which branches are held to their ratings (n_branch,)."""
+    rated = np.zeros(len(layout.branches), dtype=bool)
+    rated[layout.terminal_branch[np.isfinite(layout.rated_a)]] = True
+    if config.branches == "rated":
+        return rated
+    index_of = {branch: k for k, branch in enumerate(layout.branches)}
+    faults, held = [], np.zeros_like(rated)
+    with_rating = [branch for branch, is_rated in zip(layout.branches, rated, strict=True) if is_rated]
+    for branch in config.branches:
+        k = index_of.get(canonical_branch(branch))
+        if k is not None and rated[k]:
+            held[k] = True
+            continue
+        problem = "no such branch" if k is None else "a branch without a rating; give it one in feeder.yaml"
+        faults.append(Fault(problem, key="limits.branches", value=branch, allowed=_near(branch, with_rating)))
+    if faults:
+        raise ScenarioError(faults)
+    return held
+
+
+def _near(branch: str, available: list[str]) -> str:
+    """The branches with ratings, those spelled alike first."""
+    alike = difflib.get_close_matches(canonical_branch(branch), available, _SHOWN)
+    shown = list(dict.fromkeys([*alike, *available]))
+    return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "") if shown else "no branch has a rating"

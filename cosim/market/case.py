@@ -1,0 +1,69 @@
+"""What a clearing is asked: bids, needs, the network and its uncertainty over the MTUs, and how to clear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from cosim.domain.frames import Floats
+from cosim.domain.market import Bid, Coupling, Need, Resource
+from cosim.market.network import NetworkRows
+from cosim.market.planes import LimitSettings
+from cosim.market.uncertainty import Uncertainty
+from cosim.units import SECONDS_PER_HOUR
+
+Objective = Literal["least_cost", "most_up", "most_down"]
+HOLD = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ClearingSettings:
+    """``interface_kw``: bounds on the change of the import from the grid above in every MTU, None for none (mode 0),
+    `HOLD` for an unchanged interface (mode 1). ``objective``: least cost, or the most export or import (mode 2).
+
+    ``slack_eur_per_kwh``: price of a limit or firm need that stays unmet, in kW of the resource that would do most for
+    it; None makes them hard. ``lazy``: planes enter when they are violated, else all at once.
+    """
+
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    interface_kw: tuple[float, float] | None = None
+    objective: Objective = "least_cost"
+    slack_eur_per_kwh: float | None = 100.0
+    lazy: bool = True
+
+
+@dataclass(frozen=True)
+class ClearingCase:
+    """One clearing over the MTUs of ``networks`` (n_mtu,) from ``t_s``.
+
+    ``uncertainty`` (n_mtu,) or None for none; ``locked``: quantities per MTU by bid that earlier stages awarded, which
+    do not shrink; ``margins`` (n_mtu,): kept clear of limits (see `plane_families`), or None.
+    """
+
+    bids: tuple[Bid, ...]
+    resources: Mapping[str, Resource]
+    networks: tuple[NetworkRows, ...]
+    t_s: int
+    mtu_s: int
+    uncertainty: tuple[Uncertainty, ...] | None = None
+    needs: tuple[Need, ...] = ()
+    couplings: tuple[Coupling, ...] = ()
+    locked: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    margins: tuple[Floats, ...] | None = None
+    settings: ClearingSettings = field(default_factory=ClearingSettings)
+
+    @property
+    def n_mtu(self) -> int:
+        return len(self.networks)
+
+    @property
+    def mtu_h(self) -> float:
+        """Length of an MTU [h]."""
+        return self.mtu_s / SECONDS_PER_HOUR
+
+    @cached_property
+    def pods(self) -> Mapping[str, int]:
+        """Index of each POD of the network."""
+        return {pod: k for k, pod in enumerate(self.networks[0].pods)}

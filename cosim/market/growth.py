@@ -1,0 +1,150 @@
+"""Adding network rows to a program, with their slacks, tolerated overloads and budgets of uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cosim.domain.frames import Floats, Ints
+from cosim.market.case import ClearingCase
+from cosim.market.offers import ColumnList, RowList
+from cosim.market.program import Program, Rows, RowTag, joined_rows
+from cosim.market.terms import BudgetTerms, LinearRows, MtuNetwork, Selected
+
+
+class LimitKey(NamedTuple):
+    """A limit: MTU, number of its family, and which of it."""
+
+    mtu: int
+    family: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class LimitColumns:
+    """Columns of a limit [kW], -1 for none: what stays unmet, and the overload that is tolerated at a price."""
+
+    slack: int
+    overload: int
+
+
+class NetworkGrowth:
+    """Network rows of a program, added plane by plane. ``columns`` of each limit with a row, ``present`` its planes."""
+
+    def __init__(self, case: ClearingCase, networks: Sequence[MtuNetwork]) -> None:
+        self._case, self._networks = case, networks
+        self.columns: dict[LimitKey, LimitColumns] = {}
+        self._present: dict[LimitKey, set[int]] = {}
+
+    def every(self) -> list[tuple[MtuNetwork, Selected]]:
+        """All planes of all limits."""
+        return [
+            (network, Selected(number, *(each.ravel() for each in np.indices(family.weight.shape))))
+            for network in self._networks
+            for number, family in enumerate(network.families)
+        ]
+
+    def violated(self, x: Floats) -> list[tuple[MtuNetwork, Selected]]:
+        """Planes that the values ``x`` violate, by limit, without those that the program has."""
+        found = []
+        for network in self._networks:
+            for selected in network.violated(network.state(x)):
+                new = [
+                    plane not in self._present.get(LimitKey(network.mtu, selected.family, limit), ())
+                    for limit, plane in zip(selected.limit.tolist(), selected.plane.tolist(), strict=True)
+                ]
+                left = np.array(new)
+                if left.any():
+                    found.append((network, Selected(selected.family, selected.limit[left], selected.plane[left])))
+        return found
+
+    def grown(self, program: Program, planes: Sequence[tuple[MtuNetwork, Selected]]) -> Program:
+        """The program with these planes."""
+        parts = []
+        new = ColumnList()
+        for network, selected in planes:
+            rows = network.rows(selected)
+            keys = [LimitKey(network.mtu, selected.family, limit) for limit in selected.limit.tolist()]
+            for key, plane in zip(keys, selected.plane.tolist(), strict=True):
+                self._present.setdefault(key, set()).add(plane)
+                if key not in self.columns:
+                    self.columns[key] = self._limit_columns(network, key, new, program.n_column)
+            parts.append(self._rows(network, rows, keys, new, program.n_column))
+        return program.with_columns(new.columns()).with_rows(joined_rows(parts))
+
+    def _limit_columns(self, network: MtuNetwork, key: LimitKey, new: ColumnList, first: int) -> LimitColumns:
+        settings, h = self._case.settings, self._case.mtu_h
+        family = network.families[key.family]
+        scale_kw = float(network.scale_kw[family.quantity[key.limit]])
+        slack = overload = -1
+        if settings.slack_eur_per_kwh is not None:
+            slack = first + new.add(settings.slack_eur_per_kwh * h, 0.0, math.inf)
+        price = settings.limits.overload_eur_per_a_h
+        if price is not None and family.kind == "i_max":
+            most = settings.limits.overload * float(family.limit[key.limit])
+            overload = first + new.add(price * h * scale_kw, 0.0, most / scale_kw)
+        return LimitColumns(slack, overload)
+
+    def _rows(
+        self, network: MtuNetwork, rows: LinearRows, keys: Sequence[LimitKey], new: ColumnList, first: int
+    ) -> Rows:
+        family = network.families[rows.selected.family]
+        names = self._case.networks[network.mtu].names
+        tags = tuple(
+            RowTag(family.kind, network.mtu, names[family.quantity[key.limit]], plane)
+            for key, plane in zip(keys, rows.selected.plane.tolist(), strict=True)
+        )
+        own, limits = network.columns, [self.columns[key] for key in keys]
+        if any(rows.budgets):
+            return _with_budgets(rows, own, limits, tags, family.stretch, new, first)
+        extra = np.array([(each.slack, each.overload) for each in limits], dtype=np.int64).reshape(-1, 2)
+        column = np.hstack([np.broadcast_to(own, rows.coef.shape), extra])
+        value = np.hstack([rows.coef, -family.stretch * (extra >= 0)])
+        used = value != 0.0
+        start = np.concatenate([[0], used.sum(axis=1).cumsum()])
+        return Rows(start, column[used], value[used], np.full(len(tags), -np.inf), rows.room, tags)
+
+
+def _with_budgets(
+    rows: LinearRows,
+    own: Ints,
+    limits: Sequence[LimitColumns],
+    tags: Sequence[RowTag],
+    stretch: float,
+    new: ColumnList,
+    first: int,
+) -> Rows:
+    """Rows with the dual of the inner maximum over a budget: ``coef x + size z + sum p <= room``, ``z + p >= term``
+    (D. Bertsimas, M. Sim, "The price of robustness", 2004)."""
+    made = RowList()
+    for coef, room, budgets, limit, tag in zip(rows.coef, rows.room, rows.budgets, limits, tags, strict=True):
+        row = _terms(own, coef)
+        row |= {column: -stretch for column in (limit.slack, limit.overload) if column >= 0}
+        for terms in budgets:
+            row |= _budget(terms, own, tag, made, new, first)
+        made.add(row, -math.inf, room, tag)
+    return made.rows()
+
+
+def _budget(terms: BudgetTerms, own: Ints, tag: RowTag, made: RowList, new: ColumnList, first: int) -> dict[int, float]:
+    """What a budget adds to its row; the columns and rows that define it are made."""
+    level = first + new.add(0.0, 0.0, math.inf) if terms.size is not None else None
+    added = {level: float(terms.size)} if level is not None and terms.size is not None else {}
+    for constant, coef in zip(terms.constant.tolist(), terms.coef, strict=True):
+        part = first + new.add(0.0, 0.0, math.inf)
+        added[part] = 1.0
+        for sign in (1.0,) if terms.positive else (1.0, -1.0):
+            row = _terms(own, -sign * coef) | {part: 1.0}
+            if level is not None:
+                row[level] = 1.0
+            made.add(row, sign * constant, math.inf, tag._replace(kind="budget"))
+    return added
+
+
+def _terms(columns: Ints, coef: Floats) -> dict[int, float]:
+    used = coef.nonzero()[0]
+    return dict(zip(columns[used].tolist(), coef[used].tolist(), strict=True))

@@ -1,0 +1,100 @@
+"""The network as a clearing sees it: limited quantities, linear in the power of the PODs, around a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cosim.domain.frames import Complexes, Floats
+from cosim.grid.linear import Linearisation
+
+
+@dataclass(frozen=True)
+class NetworkRows:
+    """Quantities with limits in one MTU, with the PODs at their schedule.
+
+    ``p_kw``, ``q_kvar`` (n_pod,) scheduled consumption. ``i_a`` (n_conductor,) complex currents, ``v_pu`` (n_node,)
+    complex voltages; ``*_by_p``, ``*_by_q`` their derivatives by consumption [per kW, per kvar], (..., n_pod);
+    ``i_max_a``, ``v_min_pu``, ``v_max_pu`` the limits, NaN where there is none. ``head_by_p``, ``head_by_q`` (n_pod,)
+    change of the active import [kW per kW, per kvar].
+    """
+
+    pods: tuple[str, ...]
+    p_kw: Floats
+    q_kvar: Floats
+    conductors: tuple[str, ...]
+    i_a: Complexes
+    i_by_p: Complexes
+    i_by_q: Complexes
+    i_max_a: Floats
+    nodes: tuple[str, ...]
+    v_pu: Complexes
+    v_by_p: Complexes
+    v_by_q: Complexes
+    v_min_pu: Floats
+    v_max_pu: Floats
+    head_by_p: Floats
+    head_by_q: Floats
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Conductors, then nodes (n_quantity,): the order of all arrays over quantities below."""
+        return (*self.conductors, *self.nodes)
+
+    @cached_property
+    def base(self) -> Complexes:
+        """Quantities at the schedule (n_quantity,) [A, pu]."""
+        return np.concatenate([self.i_a, self.v_pu])
+
+    @cached_property
+    def by_p(self) -> Complexes:
+        """(n_quantity, n_pod) [A or pu per kW]."""
+        return np.concatenate([self.i_by_p, self.v_by_p])
+
+    @cached_property
+    def by_q(self) -> Complexes:
+        """(n_quantity, n_pod) [A or pu per kvar]."""
+        return np.concatenate([self.i_by_q, self.v_by_q])
+
+    def at(self, delta_p_kw: Floats, delta_q_kvar: Floats) -> Complexes:
+        """Quantities (n_quantity,) when consumption differs from the schedule by that much (n_pod,)."""
+        return np.asarray(self.base + self.by_p @ delta_p_kw + self.by_q @ delta_q_kvar)
+
+
+def network_rows(
+    model: Linearisation,
+    pods: Sequence[str],
+    v_base: Floats,
+    i_max_a: Floats,
+    v_min_pu: Floats,
+    v_max_pu: Floats,
+) -> NetworkRows:
+    """What a linearisation says of all quantities that have a limit.
+
+    ``v_base`` (n_node,) [V]; limits (n_conductor,) [A] and (n_node,) [pu], NaN for none; to limit one end of a branch
+    only, give NaN for the conductors of the other.
+    """
+    limited_i = ~np.isnan(i_max_a)
+    limited_v = ~(np.isnan(v_min_pu) & np.isnan(v_max_pu))
+    per_v = 1.0 / v_base[limited_v]
+    return NetworkRows(
+        pods=tuple(pods),
+        p_kw=model.p_kw,
+        q_kvar=model.q_kvar,
+        conductors=tuple(np.array(model.conductors, dtype=object)[limited_i]),
+        i_a=model.state.i_a[limited_i],
+        i_by_p=model.i_by_p[limited_i],
+        i_by_q=model.i_by_q[limited_i],
+        i_max_a=i_max_a[limited_i],
+        nodes=tuple(np.array(model.nodes, dtype=object)[limited_v]),
+        v_pu=model.state.v[limited_v] * per_v,
+        v_by_p=model.v_by_p[limited_v] * per_v[:, None],
+        v_by_q=model.v_by_q[limited_v] * per_v[:, None],
+        v_min_pu=v_min_pu[limited_v],
+        v_max_pu=v_max_pu[limited_v],
+        head_by_p=model.head_by_p.real,
+        head_by_q=model.head_by_q.real,
+    )

@@ -1,0 +1,272 @@
+"""Rows of one MTU's network limits in terms of a program's columns, made when they are needed.
+
+All rows are counted in kW of the resource with the largest effect on the quantity, so that coefficients are of the
+order of 1 and a slack has the same price per kW everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cosim.domain.frames import Complexes, Floats, Ints
+from cosim.market.case import ClearingCase
+from cosim.market.offers import AnySplit, Offers
+from cosim.market.planes import CURRENTS, PlaneFamily, plane_families
+from cosim.market.uncertainty import Protection, Uncertainty, certain
+
+VIOLATION_KW = 1e-7
+_DUST = 1e-10  # of a row, whose largest coefficients are about 1
+_LEAST_REACH = 1e-3  # of the limit, by all resources together
+
+
+@dataclass(frozen=True)
+class Selected:
+    """Planes of one family: ``limit`` and ``plane`` (n,) indices."""
+
+    family: int
+    limit: Ints
+    plane: Ints
+
+
+@dataclass(frozen=True)
+class LinearRows:
+    """Rows ``coef @ x + budgets <= room`` [kW], x the columns of the MTU: ``coef`` (n, n_column), ``room`` (n,).
+
+    ``budgets``: per row, the protections that depend on x.
+    """
+
+    selected: Selected
+    coef: Floats
+    room: Floats
+    budgets: tuple[tuple[BudgetTerms, ...], ...]
+
+
+@dataclass(frozen=True)
+class BudgetTerms:
+    """Sum of the ``size`` largest of the moduli of ``constant + coef @ x`` (n_term,), [kW]; of all if None.
+    ``positive``: they cannot be negative."""
+
+    constant: Floats
+    coef: Floats
+    size: float | None
+    positive: bool
+
+
+@dataclass(frozen=True)
+class MtuState:
+    """What a plan does in one MTU: complex quantities ``z`` (n_quantity,), change of consumption [kW] of each resource,
+    its part upward and downward (n_resource,), scale of the bands (n_pod,) and kW of bids of any split (n_any,)."""
+
+    z: Complexes
+    delta_kw: Floats
+    raised_kw: Floats
+    lowered_kw: Floats
+    scale: Floats | None
+    any_kw: Floats
+
+
+class MtuNetwork:
+    """Limits of the network in MTU ``t`` as planes; ``scale_kw`` (n_quantity,): what 1 kW of a row is in its unit."""
+
+    def __init__(self, case: ClearingCase, offers: Offers, t: int) -> None:
+        self.mtu, self._offers, self._network = t, offers.mtus[t], case.networks[t]
+        self._any, self.columns = offers.any_split, offers.mtus[t].columns
+        network = self._network
+        self._uncertainty: Uncertainty = certain(len(network.pods)) if case.uncertainty is None else case.uncertainty[t]
+        self.families = plane_families(network, case.settings.limits, None if case.margins is None else case.margins[t])
+        self.protection = Protection(network, self._uncertainty)
+        units = [case.resources[name] for name in offers.resources]
+        self._pod = np.array([case.pods[unit.pod] for unit in units], dtype=np.int64)
+        self._kvar_per_kw = np.array([unit.kvar_per_kw for unit in units])
+        self._risk = np.array([unit.delivery_risk for unit in units])
+        self.by_delta = network.by_p[:, self._pod] + network.by_q[:, self._pod] * self._kvar_per_kw
+        self.head_by_delta = network.head_by_p[self._pod] + network.head_by_q[self._pod] * self._kvar_per_kw
+        self._residual = self._residual_factors()
+        self._any_risk = np.array([self._risk[each.members].max(initial=0.0) for each in self._any])
+        self._any_reach = np.array([np.abs(self.by_delta[:, each.members]).max(axis=1) for each in self._any])
+        self.scale_kw = self._scales()
+
+    def _scales(self) -> Floats:
+        cap_kw = self._offers.cap_kw
+        reach = np.abs(self.by_delta[:, cap_kw > 0.0]).max(axis=1, initial=0.0)
+        limit = np.ones(len(reach))
+        limit[: len(self._network.conductors)] = np.where(np.isnan(self._network.i_max_a), 1.0, self._network.i_max_a)
+        return np.asarray(np.maximum(reach, _LEAST_REACH * limit / max(float(cap_kw.sum()), 1.0)))
+
+    def _residual_factors(self) -> Floats | None:
+        """Change of the scale of a POD's band by 1 kW more consumption of each resource (n_resource,): one over its
+        scheduled power. 0 where the band stays: on the baseline, without a schedule, or if the PODs' resources could
+        reverse its power."""
+        if self._uncertainty.base == "baseline":
+            return None
+        cap_kw = np.zeros(len(self._network.pods))
+        np.add.at(cap_kw, self._pod, self._offers.cap_kw)
+        p_kw = self._network.p_kw
+        scales = (np.abs(p_kw) > 0.0) & (cap_kw <= np.abs(p_kw) * (1.0 + 1e-9))
+        for each in self._any:
+            scales[self._pod[each.members]] = False
+        factor = np.divide(1.0, p_kw, out=np.zeros_like(p_kw), where=scales)
+        return np.asarray(factor[self._pod])
+
+    def state(self, x: Floats) -> MtuState:
+        """State of the linear model for the values ``x`` of a program's columns."""
+        part = x[self._offers.columns]
+        delta = self._offers.delta @ part
+        raised, lowered = np.maximum(self._offers.delta, 0.0) @ part, np.minimum(self._offers.delta, 0.0) @ part
+        scale = None
+        if self._residual is not None:
+            scale = np.ones(len(self._network.pods))
+            np.add.at(scale, self._pod, self._residual * delta)
+        z = self._network.base + self.by_delta @ delta
+        return MtuState(z, delta, raised, lowered, scale, self._offers.any_kw @ part)
+
+    def powers(self, state: MtuState) -> tuple[Floats, Floats]:
+        """Net consumption of all PODs with the plan (n_pod,) [kW, kvar]."""
+        p_kw, q_kvar = self._network.p_kw.copy(), self._network.q_kvar.copy()
+        np.add.at(p_kw, self._pod, state.delta_kw)
+        np.add.at(q_kvar, self._pod, state.delta_kw * self._kvar_per_kw)
+        return p_kw, q_kvar
+
+    def half_bands(self, state: MtuState) -> tuple[Floats, Floats]:
+        """Half-bands of all PODs with the plan (n_pod,) [kW, kvar]."""
+        scale = 1.0 if state.scale is None else state.scale
+        return self._uncertainty.half_p_kw * scale, self._uncertainty.half_q_kvar * scale
+
+    def violated(self, state: MtuState) -> list[Selected]:
+        """Of every limit that does not hold, the worst plane and its neighbours."""
+        found = []
+        for number, family in enumerate(self.families):
+            over, at = self.excess(number, state)
+            worst = over.argmax(axis=1) if len(at) else np.zeros(0, dtype=np.int64)
+            broken = np.flatnonzero(over[np.arange(len(at)), worst] > VIOLATION_KW * self.scale_kw[family.quantity[at]])
+            if not len(broken):
+                continue
+            around = (worst[broken][:, None] + np.array([-1, 0, 1])) % family.weight.shape[1]
+            limit = np.repeat(at[broken], 3)
+            pairs = np.unique(np.stack([limit, around.ravel()]), axis=1)
+            found.append(Selected(number, pairs[0], pairs[1]))
+        return found
+
+    def excess(self, number: int, state: MtuState, near_pu: float = 0.0) -> tuple[Floats, Ints]:
+        """By how much the planes of a family are exceeded (n, n_plane) [unit of the quantity], for those limits (n,)
+        for which one may be, or may come within ``near_pu`` of it."""
+        family = self.families[number]
+        reach = self.protection.reach(family.ceiling, state.scale) + self._lost_reach(state)
+        z = state.z[family.quantity]
+        nearest = np.abs(z) if family.kind in CURRENTS else (family.weight * z[:, None]).real.max(axis=1)
+        at = np.flatnonzero(nearest + reach[family.quantity] > family.bound.min(axis=1) - near_pu * family.limit)
+        return self.exceeded(number, at, state), at
+
+    def exceeded(self, number: int, at: Ints, state: MtuState) -> Floats:
+        """By how much the planes of the limits ``at`` of a family are exceeded (n, n_plane) [unit of the quantity]."""
+        family = self.families[number]
+        quantity, weight = family.quantity[at], family.weight[at]
+        value = (weight * state.z[quantity][:, None]).real
+        value += self.protection.on(quantity, weight, family.ceiling, state.scale)
+        value += self._lost(quantity, weight, state)
+        return np.asarray(value - family.bound[at])
+
+    def _lost_reach(self, state: MtuState) -> Floats:
+        """No plane loses more by under-delivery, or moves more by bids of any split (n_quantity,)."""
+        lost = np.abs(self.by_delta) @ (self._risk * (state.raised_kw - state.lowered_kw))
+        return np.asarray(lost + state.any_kw @ self._any_reach) if len(self._any) else np.asarray(lost)
+
+    def _lost(self, quantity: Ints, weight: Complexes, state: MtuState) -> Floats:
+        """What under-delivery and the worst split of bids of any split add to rows (n, n_plane)."""
+        risky = np.flatnonzero(self._risk * (state.raised_kw - state.lowered_kw))
+        total = np.zeros(weight.shape)
+        if len(risky):
+            alpha = self._alpha(quantity, weight)[:, :, risky]
+            relief = np.maximum(alpha, 0.0) * state.lowered_kw[risky] + np.minimum(alpha, 0.0) * state.raised_kw[risky]
+            lost = np.sort(-relief * self._risk[risky], axis=-1)[..., ::-1]
+            total += lost @ self._shares(len(risky))
+        for each, kw, risk in zip(self._any, state.any_kw, self._any_risk, strict=True):
+            if kw:
+                total += kw * _at_risk(self._worst_split(each, quantity, weight), risk)
+        return total
+
+    def _shares(self, n: int) -> Floats:
+        size = self._uncertainty.delivery_budget
+        return np.ones(n) if size is None else np.clip(size - np.arange(n), 0.0, 1.0)
+
+    def _alpha(self, quantity: Ints, weight: Complexes) -> Floats:
+        """Change of rows by 1 kW more consumption of each resource (n, n_plane, n_resource)."""
+        by = self.by_delta[quantity][:, None, :]
+        return np.asarray(weight.real[:, :, None] * by.real - weight.imag[:, :, None] * by.imag)
+
+    def _worst_split(self, each: AnySplit, quantity: Ints, weight: Complexes) -> Floats:
+        """Largest change of rows by 1 kW of a bid whoever delivers it (n, n_plane)."""
+        return np.asarray(each.direction.delta_p_kw(self._alpha(quantity, weight)[:, :, each.members]).max(axis=-1))
+
+    def rows(self, selected: Selected) -> LinearRows:
+        """The selected planes as rows in the columns of this MTU."""
+        family = self.families[selected.family]
+        quantity = family.quantity[selected.limit]
+        weight = family.weight[selected.limit, selected.plane][:, None]
+        alpha, delta = self._alpha(quantity, weight)[:, 0], self._offers.delta
+        coef = alpha @ delta
+        for each, any_kw, risk in zip(self._any, self._offers.any_kw, self._any_risk, strict=True):
+            coef += _at_risk(self._worst_split(each, quantity, weight), risk) * any_kw
+        room = family.bound[selected.limit, selected.plane] - (weight[:, 0] * self._network.base[quantity]).real
+        budgets: list[list[BudgetTerms]] = [[] for _ in quantity]
+        coef += self._delivery(alpha, budgets)
+        forecast_coef, forecast = self._forecast(quantity, weight, family, budgets)
+        scale = self.scale_kw[quantity]
+        return LinearRows(
+            selected,
+            _without_dust((coef + forecast_coef) / scale[:, None]),
+            (room - forecast) / scale,
+            tuple(tuple(_scaled(terms, kw) for terms in of_row) for of_row, kw in zip(budgets, scale, strict=True)),
+        )
+
+    def _delivery(self, alpha: Floats, budgets: list[list[BudgetTerms]]) -> Floats:
+        """Relief that may not be delivered: coefficients (n, n_column) if all may fail, else terms for the budgets."""
+        raised, lowered = np.maximum(self._offers.delta, 0.0), np.minimum(self._offers.delta, 0.0)
+        up, down = np.maximum(alpha, 0.0) * self._risk, np.minimum(alpha, 0.0) * self._risk
+        size = self._uncertainty.delivery_budget
+        if size is None or not self._risk.any():
+            return np.asarray(-(up @ lowered + down @ raised))
+        risky = np.flatnonzero(self._risk)
+        for of_row, u, d in zip(budgets, up[:, risky], down[:, risky], strict=True):
+            lost = -(u[:, None] * lowered[risky] + d[:, None] * raised[risky])
+            of_row.append(BudgetTerms(np.zeros(len(risky)), lost, size, positive=True))
+        return np.zeros((len(alpha), self._offers.delta.shape[1]))
+
+    def _forecast(
+        self, quantity: Ints, weight: Complexes, family: PlaneFamily, budgets: list[list[BudgetTerms]]
+    ) -> tuple[Floats, Floats]:
+        """Protection against forecast errors: coefficients (n, n_column), constants (n,), or terms for the budgets."""
+        no_coef, set_ = np.zeros((len(quantity), self._offers.delta.shape[1])), self._uncertainty.set
+        if self._residual is None:
+            return no_coef, self.protection.on(quantity, weight, family.ceiling)[:, 0]
+        effect = np.einsum("np,n->np", self.protection.effect[quantity], weight[:, 0]).real
+        every = family.ceiling or set_.norm == "box"
+        if set_.loadings is None:
+            effect = np.abs(effect)
+            if every:
+                return (effect[:, self._pod] * self._residual) @ self._offers.delta, effect.sum(axis=1)
+        loadings = np.eye(len(self._network.pods)) if set_.loadings is None else set_.loadings
+        for of_row, u in zip(budgets, effect, strict=True):
+            terms = (loadings * u[:, None]).T
+            by_delta = terms[:, self._pod] * self._residual
+            used = np.flatnonzero(terms.any(axis=1))
+            size = None if every else set_.size
+            positive = set_.loadings is None
+            of_row.append(BudgetTerms(terms.sum(axis=1)[used], by_delta[used] @ self._offers.delta, size, positive))
+        return no_coef, np.zeros(len(quantity))
+
+
+def _at_risk(change: Floats, risk: float) -> Floats:
+    """Relief (below zero) counts only as far as it is sure."""
+    return np.where(change < 0.0, (1.0 - risk) * change, change)
+
+
+def _without_dust(coef: Floats) -> Floats:
+    """Effects that are nothing but rounding are none: solvers take them for pivots."""
+    return np.where(np.abs(coef) < _DUST, 0.0, coef)
+
+
+def _scaled(terms: BudgetTerms, scale_kw: float) -> BudgetTerms:
+    return replace(terms, constant=terms.constant / scale_kw, coef=_without_dust(terms.coef / scale_kw))

@@ -1,0 +1,109 @@
+"""Random small markets: a tree or a loop of branches, loads and generation, limits that may be violated."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cosim.domain.market import Bid, Direction, PriceStep, Resource
+from cosim.market.case import ClearingCase, ClearingSettings
+from cosim.market.network import NetworkRows
+from cosim.market.uncertainty import Uncertainty, box
+
+V = 230.0
+TURN = np.exp(-2j * np.pi / 3.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Branches from bus to bus (0 is the source) with the admittance of one phase, and a POD at each other bus."""
+
+    ends: np.ndarray
+    series: np.ndarray
+    p_kw: np.ndarray
+    q_kvar: np.ndarray
+
+    def matrices(self):
+        """Impedances between PODs (n, n) [ohm] and both ends' currents of all branches by bus voltage (2m, n + 1)."""
+        n = len(self.p_kw) + 1
+        first = np.zeros((len(self.ends), n), dtype=complex)
+        for k, ((i, j), y) in enumerate(zip(self.ends, self.series, strict=True)):
+            first[k, i], first[k, j] = y, -y
+        incidence = np.zeros((len(self.ends), n))
+        incidence[np.arange(len(self.ends)), self.ends[:, 0]] = 1.0
+        incidence[np.arange(len(self.ends)), self.ends[:, 1]] = -1.0
+        y = incidence.T @ first
+        return np.linalg.inv(y[1:, 1:]), np.vstack([first, -first])
+
+
+def random_grid(seed, meshed=False, generation=0.3):
+    """Powers of up to 20 kW, a share of them generation."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 7))
+    ends = [(int(rng.integers(0, k)), k) for k in range(1, n + 1)]
+    if meshed:
+        ends.append((0, n))
+    series = 1.0 / (rng.uniform(0.01, 0.05, len(ends)) + 1j * rng.uniform(0.005, 0.05, len(ends)))
+    p_kw = rng.uniform(5.0, 20.0, n) * np.where(rng.random(n) < generation, -1.0, 1.0)
+    return Grid(np.array(ends), series, p_kw, p_kw * rng.uniform(0.0, 0.5, n))
+
+
+def network_of(grid, phases=(0,)):
+    """The linear model at the voltages of the source, of one phase for all three, or of each of ``phases``, which
+    differ by a third of a turn only."""
+    z, ends = grid.matrices()
+    n = len(grid.p_kw)
+    turns = [TURN**k for k in phases]
+    v_by_p = np.vstack([np.zeros(n), z * (-1000.0 / 3.0 / V)])
+    i_by_p = ends @ v_by_p
+    s_kva = grid.p_kw - 1j * grid.q_kvar
+    v, i_a = V + v_by_p @ s_kva, i_by_p @ s_kva
+    names = [f"{i}-{j}:{k}@{end}" for end in "ab" for k, (i, j) in enumerate(grid.ends.tolist())]
+    from_source = [k for k, (i, _) in enumerate(grid.ends.tolist()) if i == 0]
+    conductors = tuple(f"{name}.{k}" for k in phases for name in names)
+    nodes = tuple(f"{bus}.{k}" for k in phases for bus in range(n + 1))
+    return NetworkRows(
+        pods=tuple(f"P{k}" for k in range(n)),
+        p_kw=grid.p_kw,
+        q_kvar=grid.q_kvar,
+        conductors=conductors,
+        i_a=np.concatenate([turn * i_a for turn in turns]),
+        i_by_p=np.vstack([turn * i_by_p for turn in turns]),
+        i_by_q=np.vstack([-1j * turn * i_by_p for turn in turns]),
+        i_max_a=np.full(len(conductors), np.nan),
+        nodes=nodes,
+        v_pu=np.concatenate([turn * v for turn in turns]) / V,
+        v_by_p=np.vstack([turn * v_by_p for turn in turns]) / V,
+        v_by_q=np.vstack([-1j * turn * v_by_p for turn in turns]) / V,
+        v_min_pu=np.full(len(nodes), np.nan),
+        v_max_pu=np.full(len(nodes), np.nan),
+        head_by_p=3.0 * V / 1000.0 * i_by_p[from_source].sum(axis=0).real,
+        head_by_q=3.0 * V / 1000.0 * (-1j * i_by_p[from_source]).sum(axis=0).real,
+    )
+
+
+def limited(net, share, drop_pu=None):
+    """Currents limited to ``share`` of the present ones but at least 5 A, voltages to ``drop_pu`` about 1."""
+    more = {"i_max_a": np.maximum(share * np.abs(net.i_a), 5.0)}
+    if drop_pu is not None:
+        n = len(net.nodes)
+        more |= {"v_min_pu": np.full(n, 1.0 - drop_pu), "v_max_pu": np.full(n, 1.0 + drop_pu)}
+    return replace(net, **more)
+
+
+def random_case(
+    seed, share, half_band=0.0, meshed=False, drop_pu=None, kind=None, phases=(0,), generation=0.3, **settings
+):
+    """Every POD may sell all of its load or generation up and half of it down, at prices of its own."""
+    grid = random_grid(seed, meshed, generation)
+    rng = np.random.default_rng([seed, 1])
+    net = limited(network_of(grid, phases), share, drop_pu)
+    bids, resources = [], {}
+    for pod, p, q in zip(net.pods, grid.p_kw, grid.q_kvar, strict=True):
+        resources[pod] = Resource(pod, pod, "load", "A", abs(p), abs(p), kvar_per_kw=q / p)
+        for direction, kw in ((Direction.UP, abs(p)), (Direction.DOWN, abs(p) / 2.0)):
+            step = (PriceStep(kw, float(np.round(rng.uniform(0.05, 0.5), 3))),)
+            bids.append(Bid(f"{pod} {direction.value}", "A", "P", direction, 0, (kw,), step, resource=pod))
+    uncertain = Uncertainty(half_band * np.abs(grid.p_kw), half_band * grid.q_kvar * np.sign(grid.p_kw), kind or box())
+    return ClearingCase(
+        tuple(bids), resources, (net,), 0, 900, uncertainty=(uncertain,), settings=ClearingSettings(**settings)
+    )

@@ -1,0 +1,147 @@
+import os
+import shutil
+import stat
+
+import numpy as np
+import pytest
+
+from cosim.errors import SolverError
+from cosim.market import reference
+from cosim.market.highs import Highs
+from cosim.market.program import Columns, Program, Rows, RowTag, Status, joined_rows, no_rows
+from cosim.market.reference import CBC_VARIABLE, Reference, complementary_duals, find_cbc
+
+ALL = [Highs, lambda: Reference("cbc"), lambda: Reference("highs")]
+SOLVERS = pytest.mark.parametrize("make", ALL, ids=["fast", "cbc", "highs"])
+
+
+def program(cost, lower, upper, a, row_lower, row_upper, integer=False):
+    a = np.atleast_2d(np.asarray(a, dtype=float))
+    m, n = a.shape
+    tags = tuple(RowTag("row", 0, str(k)) for k in range(m))
+    bounds = (np.broadcast_to(np.asarray(each, dtype=float), n).copy() for each in (cost, lower, upper))
+    columns = Columns(*bounds, np.full(n, integer))
+    low, high = (np.broadcast_to(np.asarray(each, dtype=float), m).copy() for each in (row_lower, row_upper))
+    rows = Rows(np.arange(m + 1) * n, np.tile(np.arange(n), m), a.ravel().copy(), low, high, tags)
+    return Program(columns, rows)
+
+
+@SOLVERS
+def test_optimum_and_duals_of_a_linear_program(make):
+    """min x + 2 y with x + y >= 3, x <= 2."""
+    found = make().solve(program([1.0, 2.0], 0.0, [2.0, 9.0], [1.0, 1.0], 3.0, np.inf))
+    assert found.status is Status.OPTIMAL
+    assert found.x == pytest.approx([2.0, 1.0])
+    assert found.row_dual == pytest.approx([2.0])
+    assert found.reduced_cost == pytest.approx([-1.0, 0.0])
+
+
+@SOLVERS
+def test_sign_of_the_dual_of_an_upper_bound(make):
+    """min -x with x <= 3 as a row: one more of it lowers the cost by 1."""
+    assert make().solve(program([-1.0], 0.0, 9.0, [1.0], -np.inf, 3.0)).row_dual == pytest.approx([-1.0])
+
+
+@SOLVERS
+def test_equality_and_ranges(make):
+    found = make().solve(program([1.0, 1.0], -9.0, 9.0, [[1.0, 0.0], [0.0, 1.0]], [2.0, -3.0], [2.0, 5.0]))
+    assert found.x == pytest.approx([2.0, -3.0])
+
+
+@SOLVERS
+def test_integers(make):
+    found = make().solve(program([1.0, 1.0], 0.0, 9.0, [2.0, 3.0], 7.5, np.inf, integer=True))
+    assert found.status is Status.OPTIMAL
+    assert found.x.sum() == pytest.approx(3.0)
+    assert found.x == pytest.approx(found.x.round())
+
+
+@SOLVERS
+def test_infeasible_and_unbounded(make):
+    assert make().solve(program([1.0], 0.0, 1.0, [1.0], 2.0, np.inf)).status is Status.INFEASIBLE
+    assert make().solve(program([-1.0], 0.0, np.inf, [1.0], 2.0, np.inf)).status is Status.UNBOUNDED
+
+
+def test_a_plan_that_is_not_the_best_has_no_duals():
+    made = program([1.0, 2.0], 0.0, [2.0, 9.0], [1.0, 1.0], 3.0, np.inf)
+    assert complementary_duals(made, np.array([2.0, 1.0])) == pytest.approx([2.0])
+    with pytest.raises(SolverError, match="not the best"):
+        complementary_duals(made, np.array([1.0, 2.0]))
+
+
+def test_a_program_that_grows_is_solved_as_if_it_were_new():
+    rng = np.random.default_rng(3)
+    first = program(rng.uniform(1.0, 2.0, 8), 0.0, 1.0, rng.uniform(0.0, 1.0, (3, 8)), 2.0, np.inf)
+    solver = Highs()
+    solver.solve(first)
+    slack = Columns(np.full(2, 5.0), np.zeros(2), np.full(2, np.inf), np.zeros(2, dtype=bool))
+    wide = program(np.zeros(10), 0.0, 1.0, rng.uniform(0.0, 1.0, (2, 10)), 4.0, np.inf).rows
+    grown = first.with_columns(slack).with_rows(wide)
+    assert grown.origin is first.origin
+    found = solver.solve(grown)
+    fresh = Highs().solve(Program(grown.columns, grown.rows))
+    assert grown.columns.cost @ found.x == pytest.approx(grown.columns.cost @ fresh.x, rel=1e-12)
+    assert Reference("cbc").solve(grown).x @ grown.columns.cost == pytest.approx(grown.columns.cost @ fresh.x, rel=1e-7)
+
+
+def test_rows_cannot_be_changed_by_who_reads_them():
+    made = program([1.0, 2.0], 0.0, 1.0, [[1.0, 2.0]], 0.0, 1.0)
+    with pytest.raises(ValueError, match="read-only"):
+        made.rows.value[0] = 7.0
+    matrix = made.rows.matrix(2)
+    matrix.data[0] = 9.0
+    assert made.rows.value[0] == 1.0
+
+
+def test_rows_are_joined_in_order():
+    one = program([1.0, 2.0], 0.0, 1.0, [[1.0, 2.0]], 0.0, 1.0).rows
+    both = joined_rows([no_rows(), one, no_rows(), one])
+    assert both.start.tolist() == [0, 2, 4]
+    assert both.matrix(2).toarray().tolist() == [[1.0, 2.0], [1.0, 2.0]]
+
+
+def test_names_of_rows():
+    assert str(RowTag("i_max", 3, "L@A.1", 5)) == "i_max of L@A.1 in MTU 3, plane 5"
+    assert str(RowTag("interface", 0, "head")) == "interface of head in MTU 0"
+
+
+class TestFindingCbc:
+    def test_named_by_the_environment(self, tmp_path, monkeypatch):
+        fake = tmp_path / "mycbc"
+        fake.write_text("#!/bin/sh\n")
+        monkeypatch.setenv(CBC_VARIABLE, str(fake))
+        with pytest.raises(SolverError, match="mycbc, which is no program"):
+            find_cbc()
+        fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+        assert find_cbc() == str(fake)
+
+    def test_in_the_package_if_not_on_the_path(self, monkeypatch):
+        monkeypatch.delenv(CBC_VARIABLE, raising=False)
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        assert os.access(find_cbc(), os.X_OK)
+
+    def test_nowhere_says_where_it_looked_and_how_to_get_one(self, monkeypatch):
+        monkeypatch.delenv(CBC_VARIABLE, raising=False)
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+        monkeypatch.setattr(reference.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(SolverError, match=r"looked in .*COSIM_CBC.*pip install cbcbox"):
+            Reference("cbc")
+
+
+def hard_knapsack(n=40):
+    """Integers that take a while: equal ratios of cost to weight, an awkward sum."""
+    weight = np.round(np.random.default_rng(5).uniform(1000.0, 2000.0, n))
+    return program(weight, 0.0, 1.0, np.vstack([weight, weight[::-1]]), weight.sum() / 3.0 + 0.5, np.inf, integer=True)
+
+
+def test_time_limit_gives_the_best_plan_so_far_and_its_gap():
+    solver = Highs(time_limit_s=0.3)
+    found = solver.solve(hard_knapsack(400))
+    assert found.solved
+    assert found.status is Status.OPTIMAL or 0.0 < found.gap < 1.0
+    assert found.x == pytest.approx(found.x.round(), abs=1e-6)
+
+
+def test_no_plan_within_the_time_limit_is_an_error():
+    with pytest.raises(SolverError, match="Time limit"):
+        Highs(time_limit_s=0.0).solve(hard_knapsack(400))

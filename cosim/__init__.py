@@ -5,7 +5,12 @@ In a script: ``load_scenario`` reads a scenario, ``run`` runs it, ``open_results
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Before the first import of NumPy: sums over several threads are added up in an order that depends on their number, and
+# matrices of a few hundred rows are slower with more than one.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from cosim.io.results import open_results, result_hash

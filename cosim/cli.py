@@ -94,7 +94,8 @@ def _thresholds(options: argparse.Namespace) -> None:
 def _feeder(options: argparse.Namespace) -> None:
     from cosim.case import FEEDERS
     from cosim.grid.feeder import find_feeder, load_feeder
-    from cosim.grid.inventory import as_text, take_stock
+    from cosim.grid.inventory import take_stock
+    from cosim.grid.inventory_text import as_text
     from cosim.scenario.schema import GridConfig
 
     stock = take_stock(load_feeder(find_feeder(options.feeder, Path(), FEEDERS)), GridConfig())
@@ -109,9 +110,12 @@ def _feeder(options: argparse.Namespace) -> None:
 def _import(options: argparse.Namespace) -> None:
     from cosim.importers import import_feeder
 
+    own_folder = Path(options.source).parent  # of an OpenDSS script, which stays where it is
+    if options.out is None and not options.source.endswith(".dss"):
+        raise InputError(Fault("a folder to write is needed", key="--out"))
     imported = import_feeder(
         options.source,
-        options.out,
+        options.out or own_folder,
         profiles=options.profiles,
         seed=options.seed,
         force=options.force,

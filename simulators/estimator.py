@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,30 +10,39 @@ import numpy as np
 from cosim.domain.frames import HEAD_SIGN, PASSIVE_SIGN, Floats, Signal, frozen
 from cosim.domain.measurement import Snapshot
 from cosim.domain.site import site_sums
+from cosim.estimation.baddata import REJECTED, BadDataRules, Screening, screen
 from cosim.estimation.history import history_window
-from cosim.estimation.methods import Estimate, estimate
+from cosim.estimation.methods import Estimate, estimate, voltage_band
+from cosim.estimation.observability import observability
 from cosim.estimation.problem import EstimationProblem
 from cosim.grid.engine import Engine
 from cosim.grid.site_flow import SiteFlow
 from cosim.io.profiles import history
 from simulators._base import Adapter, Inputs, Output
 
+_FLOWS_KEPT = 64  # load flows kept, one for each combination of taps and capacitors
+
 
 class Estimator(Adapter):
-    """Models ``site`` and one for each further method: p_kw, q_kvar (n_site,); ``bus``, ``branch``, ``head``: the state
-    that follows, the head also without the orders in force; ``quality``. Where orders act in
-    the same MTU, that is the state in which they are decided. Remembers nothing: random streams are named by step."""
+    """One model for each method: p_kw, q_kvar (n_site,); ``bus``, ``branch``, ``head``: the state that follows, the
+    head also without the orders in force; ``screening``: what the readings say of each other. Where orders act in the
+    same MTU, that is the state in which they are decided. Taps and capacitors are known from telemetry. Remembers
+    nothing: random streams are named by step."""
 
-    inputs: ClassVar[dict[str, tuple[str, ...]]] = {"snapshot": ("value", "quality"), "order": ("p_kw",)}
+    inputs: ClassVar[dict[str, tuple[str, ...]]] = {
+        "snapshot": ("value", "quality"),
+        "control": ("position",),
+        "order": ("p_kw",),
+    }
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case, config = self.case, self.case.scenario.estimator
-        engine = Engine(case.feeder, case.scenario.grid)
-        self._flow = SiteFlow(engine.unloaded(), case.feeder, case.pod_sites, case.sensor_model.channels)
-        engine.close()
+        self._engine = Engine(case.feeder, case.scenario.grid)
+        self._flow_at = lru_cache(_FLOWS_KEPT)(self._new_flow)
         storage_rows = [case.pods.index(unit.pod) for unit in case.storage]
         self._site_of_storage = site_sums(case.pod_sites)[storage_rows]
         self._methods = (config.method, *(m for m in config.compare if m != config.method))
+        self._rules = BadDataRules(**config.bad_data.model_dump())
         sites, feeder = case.sites, (case.feeder.name,)
         power = (
             Signal("p_kw", "kW", "estimated active power, orders included", "site", sites, PASSIVE_SIGN),
@@ -45,26 +55,40 @@ class Estimator(Adapter):
         )
         return {
             **dict.fromkeys(self._methods, power + fit),
-            "bus": (Signal("vm_pu", "pu", "estimated voltage magnitude", "node", case.layout.nodes),),
+            "bus": (
+                Signal("vm_pu", "pu", "estimated voltage magnitude", "node", case.layout.nodes),
+                Signal("sigma_vm_pu", "pu", "its standard deviation, NaN if not known", "node", case.layout.nodes),
+            ),
             "branch": (Signal("loading_pu", "pu", "estimated current over rating", "branch", case.layout.branches),),
             "head": (
                 Signal("p_kw", "kW", "estimated active power at the head", "feeder", feeder, HEAD_SIGN),
                 Signal("q_kvar", "kvar", "estimated reactive power at the head", "feeder", feeder, HEAD_SIGN),
                 Signal("idle_p_kw", "kW", "the same without the orders in force", "feeder", feeder, HEAD_SIGN),
             ),
+            "screening": (
+                REJECTED,
+                Signal("chi_square", "1", "misfit of readings and history to least squares", "feeder", feeder),
+                Signal("chi_square_limit", "1", "what sound readings stay below", "feeder", feeder),
+                Signal("undecided", "1", "suspicious readings that nothing decides upon", "feeder", feeder),
+                Signal("unobservable_sites", "1", "sites that the readings alone do not determine", "feeder", feeder),
+            ),
         }
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         case, config = self.case, self.case.scenario.estimator
+        flow = self._flow_at(tuple(inputs["control", "position"].tolist()))
         ordered_kw = self._in_force_kw(t_s, inputs["order", "p_kw"]) @ self._site_of_storage
         window = history(case.history, case.clock.instant(t_s), config.history.days, config.history.window)
+        past = history_window(window, 2 * config.history.window + 1)
         snapshot = Snapshot(inputs["snapshot", "value"], inputs["snapshot", "quality"])
-        problem = EstimationProblem(
-            self._flow, case.sensor_model.channels, snapshot, history_window(window), frozen(ordered_kw)
+        screened = screen(
+            EstimationProblem(flow, case.sensor_model.channels, snapshot, past, frozen(ordered_kw)), self._rules
         )
         step = case.clock.step_index(t_s)
-        found = [estimate(m, problem, config.genetic, case.scenario.seed, step) for m in self._methods]
-        outputs = self._state(found[0], ordered_kw)
+        found = [
+            estimate(m, screened.problem, config.genetic, case.scenario.seed, step, screened.fit) for m in self._methods
+        ]
+        outputs = self._state(flow, found[0], ordered_kw) | self._screening(t_s, screened)
         for each in found:
             outputs |= {
                 (each.method, "p_kw"): each.p_kw,
@@ -75,20 +99,60 @@ class Estimator(Adapter):
             }
         return outputs
 
+    def close(self) -> None:
+        self._engine.close()
+
+    def _new_flow(self, position: tuple[float, ...]) -> SiteFlow:
+        """The load flow with taps and capacitors at ``position`` (n_control,)."""
+        case = self.case
+        network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
+        return SiteFlow(network, case.feeder, case.pod_sites, case.sensor_model.channels)
+
     def _in_force_kw(self, t_s: int, latest_kw: Floats) -> Floats:
         """The orders in what was measured at ``t_s``: the latest, unless their MTU has ended and those that act in this
         one are still to come."""
         config, clock = self.case.scenario.operator, self.case.clock
         return np.zeros_like(latest_kw) if config.action == "same" and clock.begins_mtu(t_s) else latest_kw
 
-    def _state(self, chosen: Estimate, ordered_kw: Floats) -> dict[tuple[str, str], Any]:
+    def _state(self, flow: SiteFlow, chosen: Estimate, ordered_kw: Floats) -> dict[tuple[str, str], Any]:
         """The load flow with the estimated values, with and without the orders in force."""
         p_kw = np.stack([chosen.p_kw, chosen.p_kw - ordered_kw])
-        states = self._flow.states(p_kw, np.stack([chosen.q_kvar, chosen.q_kvar]))
+        states = flow.states(p_kw, np.stack([chosen.q_kvar, chosen.q_kvar]))
+        sigma = np.full(len(self.case.layout.nodes), np.nan)
+        if chosen.covariance is not None:
+            sigma = voltage_band(flow.voltage_slope(chosen.p_kw, chosen.q_kvar), chosen.covariance)
         return {
             ("bus", "vm_pu"): frozen(states.vm_pu[0]),
+            ("bus", "sigma_vm_pu"): frozen(sigma),
             ("branch", "loading_pu"): frozen(states.loading_pu[0]),
             ("head", "p_kw"): frozen(states.head_p_kw[:1]),
             ("head", "q_kvar"): frozen(states.head_q_kvar[:1]),
             ("head", "idle_p_kw"): frozen(states.head_p_kw[1:]),
+        }
+
+    def _screening(self, t_s: int, screened: Screening) -> dict[tuple[str, str], Any]:
+        fit, problem = screened.fit, screened.problem
+        unobservable = float(len(self.case.sites))
+        if fit.converged and fit.row.size:
+            spread = np.sqrt(np.diagonal(problem.history.covariance))
+            unobservable = float(observability(self.case.sites, fit.slope, spread).unobservable)
+        figures = {
+            "chi_square": screened.chi_square,
+            "chi_square_limit": screened.limit,
+            "undecided": float(len(screened.undecided)),
+            "unobservable_sites": unobservable,
+        }
+        rows = [
+            {
+                "t_s": t_s,
+                "topic": r.topic,
+                "unit": r.unit,
+                "value": r.value,
+                "expected": r.expected,
+                "normalised": r.normalised,
+            }
+            for r in screened.rejected
+        ]
+        return {("screening", name): frozen([value]) for name, value in figures.items()} | {
+            ("screening", REJECTED.name): rows
         }

@@ -1,1 +1,1 @@
-"""Storage model, threshold rule, and the sizing of its thresholds."""
+"""Storage and the threshold rule with its sizing; flexible devices, what they can offer, and how awards are divided."""

@@ -54,7 +54,7 @@ def import_feeder(
     source's own solution by more than 1e-4 pu, or an element that changes the network could not be carried over,
     unless ``allow_losses``; when ``out`` exists, unless ``force``; and for whatever is wrong with the source.
     """
-    name = opendss_name(name or out.name)
+    name = opendss_name(name or out.resolve().name)
     if not name:
         raise FeederError(Fault("not a name for a feeder", key="name", value=str(out)))
     options = _Options(name, profiles, seed, allow_losses, force)

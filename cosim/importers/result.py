@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_SHOWN = 10  # names of branches in the text
+
 
 @dataclass(frozen=True)
 class Left:
@@ -65,3 +67,20 @@ class Imported:
     assumptions: tuple[str, ...]
     ratings_missing: tuple[str, ...]
     buses: Mapping[str, str]
+
+    def as_text(self) -> str:
+        """What was written, how well it agrees, and what is left to be looked at."""
+        parts = {
+            "not carried over": [str(left) for left in self.not_carried],
+            "assumed": self.assumptions,
+            "branches without a rating": _shortened(self.ratings_missing),
+        }
+        lines = [f"feeder  {self.folder}", f"check   {self.check}"]
+        for title, entries in parts.items():
+            lines += [f"{title}:", *(f"  {entry}" for entry in entries)] if entries else []
+        return "\n".join(lines)
+
+
+def _shortened(names: tuple[str, ...]) -> list[str]:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return [", ".join(names[:_SHOWN]) + more] if names else []

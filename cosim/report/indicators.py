@@ -142,9 +142,9 @@ def _worst(violations: pd.DataFrame | None) -> str:
     """The largest excess over a limit, and how many elements exceed theirs."""
     if violations is None or violations.empty:
         return ""
-    percent = 100.0 * violations["excess"] / violations["limit"]
+    percent = 100.0 * violations["excess"].to_numpy() / violations["limit"].to_numpy()
     elements = violations["element"].nunique()
-    note = f"by {percent.max():.3g} % at {violations['element'][percent.idxmax()]}"
+    note = f"by {percent.max():.3g} % at {violations['element'].iloc[int(percent.argmax())]}"
     return note + (f", {elements} elements" if elements > 1 else "")
 
 

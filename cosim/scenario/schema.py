@@ -296,12 +296,21 @@ class Genetic(Part):
 Method = Literal["genetic", "genetic_prior", "wls", "history"]
 
 
+class BadData(Part):
+    """When a reading is rejected because it contradicts the others and the history."""
+
+    threshold: Positive = Field(4.0, description="largest normalised residual of a reading that is kept [1]")
+    confidence: Share = Field(0.99, description="probability that sound readings pass the chi-square test [1]")
+    at_most: Whole = Field(5, ge=0, description="readings rejected in one step; 0 = none ever")
+
+
 class EstimatorConfig(Part):
     """How the injections that nobody meters are found."""
 
     method: Method = Field("genetic", description="method whose estimate the operator uses")
     compare: tuple[Method, ...] = Field((), description="further methods recorded beside it")
     history: History = Field(History(), description="what bounds them")
+    bad_data: BadData = Field(BadData(), description="when a reading is rejected")
     genetic: Genetic = Field(Genetic(), description="the genetic algorithm of the estimate")
 
 

@@ -44,7 +44,7 @@ class Reference:
     def __init__(self, year: Year) -> None:
         self._loop = RawLoop(year.case.feeder.name)
         feeder, nodes = year.case.feeder, self._loop.nodes
-        loads = {pod.element.lower(): year.case.pod_buses[k] for k, pod in enumerate(feeder.pods.values())}
+        loads = {pod.element.lower(): year.case.pod_sites[k] for k, pod in enumerate(feeder.pods.values())}
         self._sites = [year.case.sites.index(loads[name]) for name in self._loop.loads]
         self._head, self._head_bus = feeder.head.branch, feeder.head.end.upper()
         self._rows = {

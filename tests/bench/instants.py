@@ -9,10 +9,11 @@ import numpy as np
 
 from cosim.case import open_case
 from cosim.domain.frames import Floats, frozen
+from cosim.domain.site import site_sums
 from cosim.estimation.history import history_window
 from cosim.estimation.problem import EstimationProblem
 from cosim.grid.engine import Engine
-from cosim.grid.site_flow import SiteFlow, site_sums
+from cosim.grid.site_flow import SiteFlow
 from cosim.io.profiles import SIMBENCH_START, history
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
@@ -44,12 +45,12 @@ class Year:
         self.case = open_case(LoadedScenario.of(scenario, Path.cwd()))
         case = self.case
         unloaded = Engine(case.feeder, scenario.grid)
-        self.flow = SiteFlow(unloaded.unloaded(), case.feeder, case.pod_buses, case.sensor_model.channels)
+        self.flow = SiteFlow(unloaded.unloaded(), case.feeder, case.pod_sites, case.sensor_model.channels)
         unloaded.close()
         self._engine = Engine(case.feeder, scenario.grid)
         storage = [unit.pod for unit in case.storage]
-        self._reader = TruthReader(case.sensor_model.channels, case.layout, case.pod_buses, storage)
-        self._sums = site_sums(case.pod_buses)
+        self._reader = TruthReader(case.sensor_model.channels, case.layout, case.pod_sites, storage)
+        self._sums = site_sums(case.pod_sites)
 
     @property
     def unmetered(self) -> list[int]:
@@ -82,7 +83,7 @@ class Year:
             self.flow,
             channels,
             snapshot(channels, read.messages, t_s, case.scenario.sensors.tolerance_s),
-            history_window(window),
+            history_window(window, 2 * case.scenario.estimator.history.window + 1),
             frozen(np.zeros(len(case.sites))),
         )
 

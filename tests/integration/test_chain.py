@@ -189,7 +189,7 @@ def test_without_any_measurement_the_estimate_is_the_history(tmp_path: Path, met
         assert np.all(results.frame("gateway/snapshot/quality").to_numpy() == Quality.MISSING)
         assert results.frame("gateway/snapshot/value").isna().all(axis=None)
         assert results.status == "complete"
-    assert estimated == pytest.approx(history_window(window).mean[: len(case.sites)], rel=1e-9)
+    assert estimated == pytest.approx(history_window(window, 5).mean[: len(case.sites)], rel=1e-9)
 
 
 def absurd_load(*values: float) -> str:

@@ -29,15 +29,16 @@ def decide(
     """Power [kW] for each unit in the MTU that begins at ``local_time``, feasible from ``e_kwh`` stored.
 
     Shapes: ``thresholds_kw``, ``e_kwh`` and the result (..., n_unit); ``head_idle_kw`` (...). Units act in turn, each
-    counting on what those before it do. Where the head power is not known (NaN) nothing is ordered.
+    counting on what those before it do in its own direction: no unit charges what another discharges. Where the head power is not known (NaN) nothing is ordered.
     """
     known = np.where(np.isnan(head_idle_kw), 0.0, head_idle_kw)
     orders = np.zeros(np.broadcast_shapes(thresholds_kw.shape, e_kwh.shape))
     emptying = in_window(local_time, discharge)
     for k, unit in enumerate(units):
-        head_kw = known + orders[..., :k].sum(axis=-1)
-        lack_kw = thresholds_kw[..., k] - head_kw
-        spare_kw = np.clip(head_kw - discharge.keep_import_kw, 0.0, discharge.power_kw) if emptying else 0.0
+        before_kw = orders[..., :k]
+        lack_kw = thresholds_kw[..., k] - (known + np.maximum(before_kw, 0.0).sum(axis=-1))
+        spare_kw = known + np.minimum(before_kw, 0.0).sum(axis=-1) - discharge.keep_import_kw
+        spare_kw = np.clip(spare_kw, 0.0, discharge.power_kw) if emptying else 0.0
         wanted_kw = np.where(lack_kw > 0.0, lack_kw, -spare_kw)
         orders[..., k] = feasible_kw(unit, wanted_kw, e_kwh[..., k], mtu_s)
     return np.where(np.isnan(head_idle_kw)[..., None], 0.0, orders)

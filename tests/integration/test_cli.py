@@ -104,6 +104,7 @@ def test_graph_as_text(capfd: Capture) -> None:
         ("grid", "-->", "sensors"),
         ("sensors", "-->", "gateway"),
         ("gateway", "-->", "estimator"),
+        ("grid", "-->", "estimator"),
         ("estimator", "-->", "operator"),
         ("operator", "==>", "grid"),
         ("operator", "==>", "estimator"),
@@ -130,7 +131,12 @@ def test_thresholds(capfd: Capture) -> None:
 def test_list(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     printed = said(capfd, "list")
-    for part in ("feeders\n  mv5", "scenarios/mv5_threshold.yaml", "estimation methods\n  genetic", "  counterfactual"):
+    for part in (
+        "feeders\n  european_lv\n  ieee123\n  lfm12\n  lv_rural1\n  mv5\n",
+        "scenarios/mv5_threshold.yaml",
+        "estimation methods\n  genetic",
+        "  counterfactual",
+    ):
         assert part in printed
     assert said(capfd, "list", "simulators").splitlines()[:3] == ["simulators", "  profiles", "  counterfactual"]
 

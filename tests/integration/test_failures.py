@@ -335,7 +335,7 @@ def test_disk_full_while_recording(tmp_path: Path) -> None:
 def _limit_file_size() -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, 1_500_000))
 
 
 def test_result_that_another_program_left(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,8 @@ def test_coded_signals_are_small_integers():
 
 
 def test_buses_in_the_order_of_nodes():
-    layout = GridLayout(("B.1", "B.2", "A.1", "X.Y.1"), (), (), np.zeros(0))
+    none = np.zeros(0, dtype=np.int64)
+    layout = GridLayout(("B.1", "B.2", "A.1", "X.Y.1"), (), (), none, (), none, none, np.zeros(0))
     assert layout.buses == ("B", "A", "X.Y")
 
 

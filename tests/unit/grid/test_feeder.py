@@ -15,7 +15,7 @@ def faults_of(tmp_path, old, new):
 def test_unknown_key(tmp_path):
     assert faults_of(tmp_path, "kw: 500, power_factor", "kw: 500, power_faktor") == [
         "feeder.yaml:5: pods.B.load.power_faktor: unknown key; did you mean power_factor?; got 0.95; "
-        "allowed: element, kind, kw, power_factor, profile"
+        "allowed: element, kind, kw, power_factor, kvar, profile, q_profile"
     ]
 
 

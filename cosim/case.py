@@ -7,11 +7,11 @@ opens it again from `Case.payload`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,12 +19,12 @@ from cosim.clock import Clock
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
-from cosim.domain.measurement import Channel
 from cosim.domain.site import bus_of_site, site_sums, sites_of
 from cosim.errors import Fault, InputError, ScenarioError
 from cosim.estimation.history import noisy_history
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
+from cosim.grid.limits import Limits
 from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
@@ -35,6 +35,7 @@ from cosim.sensing.replay import read_recording
 from cosim.wiring import CLASSES
 
 FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
+Opened = TypeVar("Opened")
 REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 
 
@@ -141,7 +142,8 @@ def open_case(loaded: LoadedScenario) -> Case:
     engine.close()
     profiles = _collect(faults, lambda: _profiles(loaded, feeder))
     meters = _collect(faults, lambda: _meters(loaded, feeder, layout)) or {}
-    _collect(faults, lambda: _channels(loaded, meters))
+    _collect(faults, lambda: _placed(loaded, lambda: channels_of(meters, scenario.sensors)))
+    _collect(faults, lambda: _placed(loaded, lambda: Limits(layout, scenario.limits, feeder.head_terminal)))
     faults += _faults_of_places(loaded, feeder, meters, layout, storage)
     faults += _faults_of_phases(loaded, feeder, meters, layout, pod_sites)
     faults += _faults_of_names(loaded, feeder, storage)
@@ -177,10 +179,7 @@ def _profiles(loaded: LoadedScenario, feeder: Feeder) -> Profiles:
 
 
 def _meters(loaded: LoadedScenario, feeder: Feeder, layout: GridLayout) -> dict[str, Meter]:
-    try:
-        used = meters_used(feeder.meters, loaded.scenario.sensors)
-    except InputError as error:
-        raise ScenarioError([loaded.fault(f.key, f.problem, f.value, f.allowed) for f in error.faults]) from None
+    used = _placed(loaded, lambda: meters_used(feeder.meters, loaded.scenario.sensors))
     buses = set(layout.buses)
     return {
         name: meter.model_copy(
@@ -194,9 +193,10 @@ def _meters(loaded: LoadedScenario, feeder: Feeder, layout: GridLayout) -> dict[
     }
 
 
-def _channels(loaded: LoadedScenario, meters: dict[str, Meter]) -> tuple[Channel, ...]:
+def _placed(loaded: LoadedScenario, attempt: Callable[[], Opened]) -> Opened:
+    """What ``attempt`` gives; its faults at keys of the scenario get file and line."""
     try:
-        return channels_of(meters, loaded.scenario.sensors)
+        return attempt()
     except InputError as error:
         raise ScenarioError([loaded.fault(f.key, f.problem, f.value, f.allowed) for f in error.faults]) from None
 

@@ -29,7 +29,8 @@ def decide(
     """Power [kW] for each unit in the MTU that begins at ``local_time``, feasible from ``e_kwh`` stored.
 
     Shapes: ``thresholds_kw``, ``e_kwh`` and the result (..., n_unit); ``head_idle_kw`` (...). Units act in turn, each
-    counting on what those before it do in its own direction: no unit charges what another discharges. Where the head power is not known (NaN) nothing is ordered.
+    counting on what those before it do in its own direction: no unit charges what another discharges. Where the head
+    power is not known (NaN) nothing is ordered.
     """
     known = np.where(np.isnan(head_idle_kw), 0.0, head_idle_kw)
     orders = np.zeros(np.broadcast_shapes(thresholds_kw.shape, e_kwh.shape))

@@ -22,7 +22,7 @@ _WOUND = ("transformer", "autotrans")
 def line_faults(circuit: Any, script: Script) -> list[Fault]:
     """Lines in service without impedance, for which OpenDSS finds no admittance."""
     faults, lines = [], circuit.Lines
-    for name in map(str, lines.AllNames):
+    for name in map(str, lines.AllNames if lines.Count else ()):  # without any, the list is ["NONE"]
         lines.Name = name
         if not circuit.ActiveCktElement.Enabled:
             continue

@@ -48,10 +48,13 @@ def pod_faults(circuit: Any, feeder: Feeder) -> Iterator[Fault]:
     """PODs whose element does not exist, is out of service, is of the wrong class, or already belongs to another."""
     names = {str(name).lower(): str(name) for name in circuit.AllElementNames}
     owner: dict[str, str] = {}
+    fitting = {
+        kind: shown([written for name, written in names.items() if name.partition(".")[0] in classes])
+        for kind, classes in _CLASSES.items()
+    }
     for pod, entry in feeder.pods.items():
         key, element, classes = f"pods.{pod}.element", entry.element.lower(), _CLASSES[entry.kind]
-        fitting = [written for name, written in names.items() if name.partition(".")[0] in classes]
-        allowed = shown(fitting)
+        allowed = fitting[entry.kind]
         if element not in names:
             yield feeder.fault(key, "no such element", entry.element, allowed)
         elif element.partition(".")[0] not in classes:

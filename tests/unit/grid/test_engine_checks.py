@@ -107,3 +107,19 @@ def test_faults_of_all_kinds_come_together(tmp_path):
         "feeder.yaml:2: head: no such end of a branch; got Line.L1@B; "
         "allowed: Line.L1@SRC, Line.L1@A, Line.L2@A, Line.L2@B, Line.I@X, Line.I@Y",
     ]
+
+
+def test_a_circuit_without_any_line(tmp_path):
+    script = (
+        "Clear\nNew Circuit.t bus1=HV basekV=20 phases=3 MVAsc3=200 MVAsc1=200\n"
+        "New Transformer.T phases=3 windings=2 XHL=4 buses=[HV LV] kVs=[20 0.4] kVAs=[400 400]\n"
+        "New Load.A bus1=LV phases=3 kV=0.4 kW=100 PF=0.95 model=1 Vminpu=0.8 Vmaxpu=1.2\n"
+        "Set VoltageBases=[20, 0.4]\nCalcVoltageBases\n"
+    )
+    yaml = (
+        "name: t\nhead: {branch: Transformer.T, end: HV}\n"
+        "pods:\n  A: {element: Load.A, kind: load, kw: 100, profile: constant}\n"
+    )
+    engine = engine_in(tmp_path / "one", script, yaml)
+    assert engine.layout.branches == ("Transformer.T",)
+    engine.close()

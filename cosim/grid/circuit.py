@@ -154,9 +154,9 @@ class PowerSetter:
             for batch in batches:
                 self._set_array(*batch, _NO_RECALCULATION)
 
-    def set_script(self) -> None:
-        """The powers that the scripts gave."""
-        self._buffers[:] = self._of_script
+    def set_share_of_script(self, share: float) -> None:
+        """That share of the powers that the scripts gave."""
+        np.multiply(self._of_script, share, out=self._buffers)
         for batches in self._batches:
             for batch in batches:
                 self._set_array(*batch, _NO_RECALCULATION)

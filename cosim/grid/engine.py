@@ -33,11 +33,14 @@ from cosim.grid.feeder import Feeder
 from cosim.grid.pod_elements import adopt_elements, pod_faults, site_of
 from cosim.grid.script import Script
 from cosim.grid.topology import read_topology, topology_faults
-from cosim.grid.unloaded import PodFreeCircuit, Unloaded
+from cosim.grid.unloaded import PodFreeCircuit, Unloaded, has_known_law, pod_branches
 from cosim.scenario.schema import GridConfig
 
 _DEGREES = 180.0 / math.pi
 _METERS = ("energymeter", "monitor")
+_IN_MATRIX = 1.0 / 3.0
+"""Share of the scripts' powers in the system matrix: about what loads draw in the mean of a year, over their peak. The
+nearer to a step's powers, the fewer iterations its solve takes."""
 
 
 class Engine:
@@ -62,6 +65,7 @@ class Engine:
             self._elements, self.storage = adopt_elements(self._dss, feeder)
             self._topology = read_topology(circuit, feeder)
             self._controls = Controls(self._dss)
+            self._setter = PowerSetter(self._dss, self._elements)
             self._configure()
         except CosimError:
             self.close()
@@ -69,7 +73,6 @@ class Engine:
         self.layout, self.control_names = self._topology.layout, self._controls.names
         self.pod_sites = tuple(site_of(circuit, element, self.layout.nodes) for element in self._elements)
         self.pod_buses = tuple(bus_of_site(site) for site in self.pod_sites)
-        self._setter = PowerSetter(self._dss, self._elements)
         self._drawn = DrawnPower(self._dss, self._elements)
         self._solution = Solution(self._dss, len(self.layout.nodes))
 
@@ -160,10 +163,26 @@ class Engine:
             self._controls.restore(positions)
         return self._pod_free.read()
 
+    def hold_controls(self) -> None:
+        """Taps and capacitors stay where they are in the solves that follow."""
+        self._dss.Text.Command = "Set controlmode=off"
+
+    def pods_of_unknown_law(self) -> tuple[str, ...]:
+        """Elements of the PODs whose load law only OpenDSS knows, full names in lower case."""
+        return tuple(element for element in self._elements if not has_known_law(self._dss, element))
+
+    def n_pod_branch(self) -> int:
+        """Number of phase branches of the PODs, all of a known law."""
+        return len(pod_branches(self._dss, self._elements))
+
+    @property
+    def v_base(self) -> Floats:
+        """Base voltage [V] of each node (n_node,), line to neutral."""
+        return self._topology.v_base
+
     def _configure(self) -> None:
-        """Sets all options that matter, whatever the scripts set, and solves once with the powers of the scripts:
-        OpenDSS keeps loads in its system matrix as admittances taken from the first solve, so that the first step's
-        powers would leave their mark on all others."""
+        """Sets all options that matter, whatever the scripts set, solves once and sets the system matrix: OpenDSS would
+        keep loads in it as admittances of the first solve, whose powers would leave their mark on all others."""
         _take_over_multiplier(self._dss.ActiveCircuit)
         for options in (
             "mode=snapshot",
@@ -177,12 +196,13 @@ class Engine:
             self._dss.Text.Command = f"Set {options}"
         _switch_meters_off(self._dss.ActiveCircuit)
         solve_flat(self._dss)
+        self._rebuild()
         self._dss.Text.Command = "Set controlmode=static"
 
     def _rebuild(self) -> None:
-        """The system matrix for the present positions of controls, with loads in it as the scripts have them: it must
-        not depend on the powers of the step in which a control moved."""
-        self._setter.set_script()
+        """The system matrix for the present positions of controls, with loads in it by the scripts' powers: it must not
+        depend on the powers of the step in which a control moved."""
+        self._setter.set_share_of_script(_IN_MATRIX)
         rebuild_system(self._dss)
 
     def _read(self, p_kw: Floats, q_kvar: Floats) -> GridState:
@@ -235,7 +255,7 @@ class Engine:
 
     def _weakest(self, p_kw: Floats, q_kvar: Floats) -> str:
         """The node whose voltage moves most at 1 % of the powers, as the voltages of a failed solve say nothing."""
-        self._dss.Text.Command = "Set controlmode=off"
+        self.hold_controls()
         v_pu = []
         for share in (0.0, 0.01):
             self._setter.set(share * p_kw, share * q_kvar)

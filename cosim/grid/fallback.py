@@ -13,7 +13,6 @@ from cosim.domain.grid import GridState
 from cosim.errors import PowerFlowError
 from cosim.grid.batch import BatchPowerFlow, BatchState
 from cosim.grid.engine import Engine
-from cosim.grid.unloaded import has_known_law, pod_branches
 
 MATRIX_BRANCHES = 700
 """Phase branches of PODs up to which the matrix pays: an iteration costs it their number squared a case, the engine's
@@ -48,12 +47,12 @@ class EngineFlow:
     ) -> None:
         if positions is not None:
             engine.restore_controls(positions)
-        _hold_controls(engine)
+        engine.hold_controls()
         self._engine, self._spread = engine, np.eye(len(engine.pods)) if spread is None else spread
         layout = engine.layout
         node_of = {name: k for k, name in enumerate(layout.nodes)}
         self._nodes = np.array([node_of[node] for node in nodes], dtype=np.int64)
-        self._v_base = engine._topology.v_base[self._nodes]
+        self._v_base = engine.v_base[self._nodes]
         conductors = [
             [k for k, name in enumerate(layout.conductors) if _is_of(name, terminal)] for terminal in terminals
         ]
@@ -69,7 +68,7 @@ class EngineFlow:
             except PowerFlowError as error:
                 failures[case] = str(error)
                 states.append(self._engine.diverged())
-                _hold_controls(self._engine)  # which looking for the cause let go
+                self._engine.hold_controls()  # which looking for the cause let go
         return self._gathered(states, failures)
 
     def _gathered(self, states: Sequence[GridState], failures: dict[int, str]) -> BatchState:
@@ -98,22 +97,19 @@ def batch_flow(
 
     Raises FeederError if the circuit holds something else that the matrix cannot.
     """
-    dss, elements = engine._dss, engine._elements
     name = engine.feeder.name
-    unknown = [element for element in elements if not has_known_law(dss, element)]
+    unknown = engine.pods_of_unknown_law()
     if unknown:
         log.info("feeder %s: batch power flow by the engine, as %s has a load law of its own", name, unknown[0])
         return EngineFlow(engine, nodes, terminals, spread, positions)
-    n_branch = len(pod_branches(dss, elements))
+    n_branch = engine.n_pod_branch()
     if n_branch > MATRIX_BRANCHES:
         log.info("feeder %s: batch power flow by the engine: %d branches > %d", name, n_branch, MATRIX_BRANCHES)
         return EngineFlow(engine, nodes, terminals, spread, positions)
     log.info("feeder %s: batch power flow by the matrix: %d branches <= %d", name, n_branch, MATRIX_BRANCHES)
-    return BatchPowerFlow(engine.unloaded(positions), nodes, terminals, spread)
-
-
-def _hold_controls(engine: Engine) -> None:
-    engine._dss.Text.Command = "Set controlmode=off"
+    network = engine.unloaded(positions)
+    engine.close()
+    return BatchPowerFlow(network, nodes, terminals, spread)
 
 
 def _is_of(conductor: str, terminal: str) -> bool:

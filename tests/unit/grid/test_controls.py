@@ -92,6 +92,7 @@ def test_after_hunting_the_engine_solves_on(tmp_path):
 
 def test_a_failed_solve_does_not_abort_the_next(tmp_path):
     engine = regulated_in(tmp_path / "a", HUNTING)
+    engine._setter.set(np.array([1000.0]), np.array([400.0]))
     for _ in range(2):
         with pytest.raises(PowerFlowError, match="#485"):
             solve_flat(engine._dss, rebuild=True)

@@ -7,9 +7,10 @@ opens it again from `Case.payload`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,16 +23,20 @@ from cosim.domain.grid import GridLayout
 from cosim.domain.site import bus_of_site, site_sums, sites_of
 from cosim.errors import Fault, InputError, ScenarioError
 from cosim.estimation.history import noisy_history
+from cosim.flexibility.pod_forecast import PodForecast, PowerForecast, Powers
+from cosim.flexibility.portfolio import PodData, Unit, owned_storage, portfolio
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
 from cosim.grid.limits import Limits
 from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
+from cosim.scenario.market import MarketConfig, Outdoor
 from cosim.scenario.schema import Meter, Scenario, SimbenchProfiles
 from cosim.sensing.channels import channels_of, meters_used
 from cosim.sensing.measure import SensorModel, sensor_model
 from cosim.sensing.replay import read_recording
+from cosim.units import SECONDS_PER_DAY
 from cosim.wiring import CLASSES
 
 FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
@@ -41,7 +46,9 @@ REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 
 @dataclass(frozen=True)
 class Case:
-    """An opened scenario. ``pod_sites`` (n_pod,) are the sites of the feeder's PODs, ``meters`` those in use."""
+    """An opened scenario. ``pod_sites`` (n_pod,) are the sites of the feeder's PODs, ``meters`` those in use;
+    ``storage`` the units that the operator orders, ``portfolio`` the resources of aggregators, ``outdoor`` the profiles
+    of outdoor temperatures by entry of the scenario's resources."""
 
     loaded: LoadedScenario
     feeder: Feeder
@@ -50,6 +57,8 @@ class Case:
     pod_sites: tuple[str, ...]
     meters: dict[str, Meter]
     profiles: Profiles
+    portfolio: tuple[Unit, ...]
+    outdoor: Mapping[str, Profiles]
 
     @property
     def scenario(self) -> Scenario:
@@ -73,6 +82,69 @@ class Case:
         """Net consumption ``p_kw``, ``q_kvar`` (n_step, n_pod) of all PODs by their profiles; storage is 0."""
         p_kw, q_kvar = self.feeder.powers(self.profiles.names, sample(self.profiles, self.clock))
         return frozen(p_kw), frozen(q_kvar)
+
+    @property
+    def pod_kinds(self) -> tuple[str, ...]:
+        return tuple(pod.kind for pod in self.feeder.pods.values())
+
+    @property
+    def market_config(self) -> MarketConfig:
+        """The rules of the market; the default ones where the scenario has none."""
+        return self.scenario.market or MarketConfig()
+
+    def gates(self, t_s: int) -> list[tuple[int, int]]:
+        """Sessions whose gate closes with the step at ``t_s``: beginning [s] and number of MTUs of each, the day ahead
+        first. None for MTUs beyond the end of the run."""
+        clock, config = self.clock, self.market_config
+        next_s = t_s + clock.step_s
+        if not clock.begins_mtu(next_s) or next_s >= clock.until_s:
+            return []
+        found = []
+        if config.gate == "day_ahead":
+            local = self.scenario.local(clock.instant(t_s))
+            gate = local.replace(hour=config.gate_time.hour, minute=config.gate_time.minute, second=0)
+            if gate <= local < gate + timedelta(seconds=clock.mtu_s):
+                midnight = local.replace(hour=0, minute=0, second=0) + timedelta(days=1)
+                begin_s = round((midnight - self.scenario.local(clock.start)).total_seconds())
+                n_mtu = (min(clock.until_s, begin_s + SECONDS_PER_DAY) - begin_s) // clock.mtu_s
+                found += [(begin_s, n_mtu)] if n_mtu > 0 else []
+        if config.gate == "real_time" or config.correct:
+            found.append((next_s, 1))
+        return found
+
+    def expected(self, begin_s: int, n_mtu: int, now: Powers | None) -> PowerForecast:
+        """What is expected of the profiles in ``n_mtu`` MTUs from ``begin_s`` on; ``now``: powers of all PODs (n_pod,)
+        in the MTU before, if that is the present one."""
+        mtu = begin_s // self.clock.mtu_s
+        if n_mtu == 1 and now is not None:
+            return self.pod_forecast.next(mtu, now)
+        return self.pod_forecast.ahead(mtu, n_mtu)
+
+    @cached_property
+    def pod_forecast(self) -> PodForecast:
+        """Forecasts by the scenario's method; the days looked back are those of the profiles."""
+        config = self.scenario.dso.forecast
+        return PodForecast(config, self.scenario.seed, lru_cache(self._past), self._truth)
+
+    def _past(self, mtu: int) -> Powers:
+        """Powers (n_day, n_pod) in an MTU on the days before it."""
+        days = self.scenario.dso.forecast.days
+        clock, step_s = self.clock, min(self.profiles.step_s, self.clock.mtu_s)
+        instants = [clock.instant(mtu * clock.mtu_s + s) for s in range(0, clock.mtu_s, step_s)]
+        rows = np.mean([history(self.profiles, instant, days, 0) for instant in instants], axis=0)
+        return self.feeder.powers(self.profiles.names, rows)
+
+    def _truth(self, mtu: int) -> Powers:
+        """Mean powers (n_pod,) in an MTU of the run."""
+        steps = slice(mtu * self.clock.steps_per_mtu, (mtu + 1) * self.clock.steps_per_mtu)
+        p_kw, q_kvar = self.powers
+        return p_kw[steps].mean(axis=0), q_kvar[steps].mean(axis=0)
+
+    def outdoor_c(self, unit: Unit, t_s: int) -> float:
+        """Outdoor temperature of a resource [degree C]."""
+        if not isinstance(unit.outdoor, str):
+            return float(unit.outdoor)
+        return float(self.outdoor[unit.outdoor].rows(self.clock.instant(t_s))[0])
 
     @cached_property
     def history(self) -> Profiles:
@@ -114,6 +186,8 @@ class Case:
                 part = part.get(key) if isinstance(part, dict) else None
             if isinstance(part, dict) and part.get(last) is not None:
                 part[last] = str(self.loaded.resolve(".".join((*parents, last)), part[last]))
+        for name, file in _outdoor_files(self.loaded).items():
+            scenario["resources"][name]["heat_pump"]["outdoor"]["file"] = str(file)
         return {"scenario": scenario, "directory": str(self.loaded.directory)}
 
 
@@ -138,25 +212,96 @@ def open_case(loaded: LoadedScenario) -> Case:
         raise ScenarioError([loaded.fault("feeder", f.problem, f.value, f.allowed) for f in error.faults]) from None
     feeder = load_feeder(folder)
     engine = Engine(feeder, scenario.grid)
-    layout, storage, pod_sites = engine.layout, engine.storage, engine.pod_sites
+    layout, units, pod_sites = engine.layout, engine.storage, engine.pod_sites
     engine.close()
     profiles = _collect(faults, lambda: _profiles(loaded, feeder))
+    pods = _pod_data(feeder, units, profiles)
+    sold = owned_storage(scenario.resources, pods)
+    storage = tuple(unit for unit in units if unit.pod not in sold)
+    resources = _collect(faults, lambda: _placed(loaded, lambda: _portfolio(scenario, pods, feeder.name))) or ()
+    outdoor = _collect(faults, lambda: _outdoor(loaded)) or {}
     meters = _collect(faults, lambda: _meters(loaded, feeder, layout)) or {}
     _collect(faults, lambda: _placed(loaded, lambda: channels_of(meters, scenario.sensors)))
     _collect(faults, lambda: _placed(loaded, lambda: Limits(layout, scenario.limits, feeder.head_terminal)))
     faults += _faults_of_places(loaded, feeder, meters, layout, storage)
     faults += _faults_of_phases(loaded, feeder, meters, layout, pod_sites)
     faults += _faults_of_names(loaded, feeder, storage)
+    faults += _faults_of_market(loaded)
     if faults or profiles is None:
         raise ScenarioError(faults)
-    case = Case(loaded, feeder, layout, storage, pod_sites, meters, profiles)
+    case = Case(loaded, feeder, layout, storage, pod_sites, meters, profiles, resources, outdoor)
     if scenario.sensors.replay is not None:  # finds a recording that does not fit
         recording = loaded.resolve("sensors.replay.file", scenario.sensors.replay.file)
         read_recording(recording, case.sensor_model.channels, case.clock)
     look = scenario.estimator.history
     for instant in (case.clock.start, case.clock.instant(case.clock.until_s - case.clock.step_s)):
         history(case.history, instant, look.days, look.window)  # finds a history that is too short
+        if scenario.market is not None and scenario.dso.forecast.method != "perfect":
+            history(case.profiles, instant, scenario.dso.forecast.days, 0)
     return case
+
+
+def _pod_data(feeder: Feeder, units: tuple[StorageUnit, ...], profiles: Profiles | None) -> tuple[PodData, ...]:
+    storage = {unit.pod: unit for unit in units}
+    largest_kw = np.zeros(len(feeder.pods))
+    if profiles is not None:
+        largest_kw = np.abs(feeder.powers(profiles.names, profiles.values)[0]).max(axis=0, initial=0.0)
+    return tuple(
+        PodData(name, pod.kind, pod.p_per_profile_kw, pod.q_per_profile_kvar, float(most), storage.get(name))
+        for (name, pod), most in zip(feeder.pods.items(), largest_kw, strict=True)
+    )
+
+
+def _portfolio(scenario: Scenario, pods: tuple[PodData, ...], feeder: str) -> tuple[Unit, ...]:
+    return portfolio(scenario.resources, pods, feeder, scenario.clock, scenario.start, scenario.seed)
+
+
+def _outdoor_files(loaded: LoadedScenario) -> dict[str, Path]:
+    """Files of outdoor temperatures, by entry of the resources."""
+    found = {}
+    for name, resource in loaded.scenario.resources.items():
+        pump = resource.heat_pump
+        if pump is not None and isinstance(pump.outdoor, Outdoor):
+            found[name] = loaded.resolve(f"resources.{name}.heat_pump.outdoor.file", pump.outdoor.file)
+    return found
+
+
+def _outdoor(loaded: LoadedScenario) -> dict[str, Profiles]:
+    found = {}
+    for name, path in _outdoor_files(loaded).items():
+        pump = loaded.scenario.resources[name].heat_pump
+        assert pump is not None
+        assert isinstance(pump.outdoor, Outdoor)
+        found[name] = read_file(path, pump.outdoor.timezone, pump.outdoor.time_column, ("temperature_c",))
+        covering(found[name], loaded.scenario.clock)
+    return found
+
+
+def _faults_of_market(loaded: LoadedScenario) -> Iterator[Fault]:
+    """A market without resources, aggregators that sell nothing, forecast errors that no forecast has."""
+    scenario = loaded.scenario
+    sellers = {resource.aggregator for resource in scenario.resources.values()}
+    if scenario.market is not None and not scenario.resources:
+        yield loaded.fault("market", "a market needs resources; the scenario has none")
+    if scenario.resources and scenario.market is None:
+        yield loaded.fault("resources", "resources need a market; the scenario has none", ", ".join(scenario.resources))
+    for name in scenario.aggregators:
+        if name not in (*sellers, "default"):
+            yield loaded.fault(
+                f"aggregators.{name}", "no resource has this aggregator", name, ", ".join(("default", *sorted(sellers)))
+            )
+    forecast = scenario.dso.forecast
+    if forecast.method != "perfect" and forecast.model_fields_set & {"half_share", "correlation", "beyond"}:
+        yield loaded.fault(
+            "dso.forecast.method", "half_share, correlation and beyond are for method perfect", forecast.method
+        )
+    if forecast.half_share * forecast.beyond >= 1.0:
+        yield loaded.fault(
+            "dso.forecast.beyond",
+            "errors would reach the whole forecast [half-bands]",
+            str(forecast.beyond),
+            f"below {1.0 / forecast.half_share:g}",
+        )
 
 
 def _collect(faults: list[Fault], attempt: Any) -> Any:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,9 @@ CLASSES = {
     "gateway": "simulators.gateway:Gateway",
     "estimator": "simulators.estimator:Estimator",
     "operator": "simulators.operator:Operator",
+    "aggregator": "simulators.aggregator:Aggregator",
+    "dso": "simulators.dso:Dso",
+    "market": "simulators.market:Market",
     "recorder": "simulators.recorder:Recorder",
 }
 """Where each of our own simulators is, as module:class."""
@@ -43,17 +46,19 @@ class Port:
 
 @dataclass(frozen=True)
 class Link:
-    """One data flow; ``scale`` multiplies a scalar on its way."""
+    """One data flow; ``scale`` multiplies a scalar on its way; ``message`` is none before the first, else an array."""
 
     source: Port
     target: Port
     when: When = "now"
     scale: float = 1.0
+    message: bool = False
 
 
 def simulators_of(scenario: Scenario) -> tuple[str, ...]:
     """All simulators of a scenario but the recorder, which takes from every one of them."""
-    return ("profiles", *scenario.simulators, "counterfactual", *LOOP)
+    market = ("aggregator", "dso", "market") if scenario.market is not None else ()
+    return ("profiles", *scenario.simulators, *market[:1], "counterfactual", *LOOP, *market[1:])
 
 
 def links_of(scenario: Scenario) -> tuple[Link, ...]:
@@ -74,7 +79,25 @@ def links_of(scenario: Scenario) -> tuple[Link, ...]:
         *(_link("estimator.head", a, "operator.head", a) for a in ("p_kw", "idle_p_kw")),
         Link(order, Port("grid", "order", "p_kw"), back),
         Link(order, Port("estimator", "order", "p_kw"), "next"),
+        *(_market_links(scenario) if scenario.market is not None else ()),
     )
+
+
+def _market_links(scenario: Scenario) -> Iterator[Link]:
+    """Resources act in the grid; what is offered and asked for in one step is awarded in the next."""
+    estimate = scenario.estimator.method
+    for q in ("p_kw", "q_kvar"):
+        yield _link("profiles.pod", q, "aggregator.profile", q)
+        yield _link("aggregator.pod", q, "grid.pod", f"change_{q}")
+        yield _link("aggregator.pod", f"free_{q}", "counterfactual.pod", f"change_{q}")
+        for taker in ("estimator", "dso"):
+            yield _link("aggregator.pod", f"planned_{q}", f"{taker}.plan", q)
+        yield _link(f"estimator.{estimate}", q, "dso.estimate", q)
+    yield _link("grid.control", "position", "dso.control", "position")
+    yield _link("aggregator.declaration", "sessions", "dso.declaration", "sessions")
+    yield _link("aggregator.book", "sessions", "market.book", "sessions")
+    yield _link("dso.request", "situations", "market.request", "situations")
+    yield Link(Port("market", "award", "awards"), Port("aggregator", "award", "awards"), "next", message=True)
 
 
 _GRIDS = ("grid", "counterfactual")

@@ -15,11 +15,11 @@ import mosaik_api_v3
 from mosaik_api_v3.types import CreateResult, InputData, Meta, OutputData, OutputRequest
 
 from cosim.case import Case, case_from_payload
-from cosim.domain.frames import EventTable, Signal
+from cosim.domain.frames import EventTable, Message, Signal
 from cosim.errors import SimulatorError
 from simulators.wire import decode, encode
 
-Output = Signal | EventTable
+Output = Signal | EventTable | Message
 Inputs = Mapping[tuple[str, str], Any]
 """Values by (entity, attribute)."""
 

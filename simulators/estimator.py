@@ -33,6 +33,7 @@ class Estimator(Adapter):
         "snapshot": ("value", "quality"),
         "control": ("position",),
         "order": ("p_kw",),
+        "plan": ("p_kw", "q_kvar"),
     }
 
     def build(self) -> dict[str, tuple[Output, ...]]:
@@ -40,7 +41,8 @@ class Estimator(Adapter):
         self._engine = Engine(case.feeder, case.scenario.grid)
         self._flow_at = lru_cache(_FLOWS_KEPT)(self._new_flow)
         storage_rows = [case.pods.index(unit.pod) for unit in case.storage]
-        self._site_of_storage = site_sums(case.pod_sites)[storage_rows]
+        self._site_of_pod = site_sums(case.pod_sites)
+        self._site_of_storage = self._site_of_pod[storage_rows]
         self._methods = (config.method, *(m for m in config.compare if m != config.method))
         self._rules = BadDataRules(**config.bad_data.model_dump())
         sites, feeder = case.sites, (case.feeder.name,)
@@ -77,18 +79,16 @@ class Estimator(Adapter):
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         case, config = self.case, self.case.scenario.estimator
         flow = self._flow_at(tuple(inputs["control", "position"].tolist()))
-        ordered_kw = self._in_force_kw(t_s, inputs["order", "p_kw"]) @ self._site_of_storage
+        ordered = self._ordered(t_s, inputs)
         window = history(case.history, case.clock.instant(t_s), config.history.days, config.history.window)
         past = history_window(window, 2 * config.history.window + 1)
         snapshot = Snapshot(inputs["snapshot", "value"], inputs["snapshot", "quality"])
-        screened = screen(
-            EstimationProblem(flow, case.sensor_model.channels, snapshot, past, frozen(ordered_kw)), self._rules
-        )
+        screened = screen(EstimationProblem(flow, case.sensor_model.channels, snapshot, past, ordered), self._rules)
         step = case.clock.step_index(t_s)
         found = [
             estimate(m, screened.problem, config.genetic, case.scenario.seed, step, screened.fit) for m in self._methods
         ]
-        outputs = self._state(flow, found[0], ordered_kw) | self._screening(t_s, screened)
+        outputs = self._state(flow, found[0], ordered) | self._screening(t_s, screened)
         for each in found:
             outputs |= {
                 (each.method, "p_kw"): each.p_kw,
@@ -108,16 +108,26 @@ class Estimator(Adapter):
         network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
         return SiteFlow(network, case.feeder, case.pod_sites, case.sensor_model.channels)
 
+    def _ordered(self, t_s: int, inputs: Inputs) -> Floats:
+        """Power of the sites known from orders to storage and from what aggregators declared and sold (2 n_site,)."""
+        p_kw = self._in_force_kw(t_s, inputs["order", "p_kw"]) @ self._site_of_storage
+        q_kvar = np.zeros_like(p_kw)
+        if ("plan", "p_kw") in inputs:
+            p_kw = p_kw + inputs["plan", "p_kw"] @ self._site_of_pod
+            q_kvar = inputs["plan", "q_kvar"] @ self._site_of_pod
+        return frozen(np.concatenate([p_kw, q_kvar]))
+
     def _in_force_kw(self, t_s: int, latest_kw: Floats) -> Floats:
         """The orders in what was measured at ``t_s``: the latest, unless their MTU has ended and those that act in this
         one are still to come."""
         config, clock = self.case.scenario.operator, self.case.clock
         return np.zeros_like(latest_kw) if config.action == "same" and clock.begins_mtu(t_s) else latest_kw
 
-    def _state(self, flow: SiteFlow, chosen: Estimate, ordered_kw: Floats) -> dict[tuple[str, str], Any]:
+    def _state(self, flow: SiteFlow, chosen: Estimate, ordered: Floats) -> dict[tuple[str, str], Any]:
         """The load flow with the estimated values, with and without the orders in force."""
-        p_kw = np.stack([chosen.p_kw, chosen.p_kw - ordered_kw])
-        states = flow.states(p_kw, np.stack([chosen.q_kvar, chosen.q_kvar]))
+        n_site = len(chosen.p_kw)
+        p_kw = np.stack([chosen.p_kw, chosen.p_kw - ordered[:n_site]])
+        states = flow.states(p_kw, np.stack([chosen.q_kvar, chosen.q_kvar - ordered[n_site:]]))
         sigma = np.full(len(self.case.layout.nodes), np.nan)
         if chosen.covariance is not None:
             sigma = voltage_band(flow.voltage_slope(chosen.p_kw, chosen.q_kvar), chosen.covariance)

@@ -41,7 +41,10 @@ class Grid(Adapter):
     first value on.
     """
 
-    inputs: ClassVar[dict[str, tuple[str, ...]]] = {"pod": ("profile_p_kw", "profile_q_kvar"), "order": ("p_kw",)}
+    inputs: ClassVar[dict[str, tuple[str, ...]]] = {
+        "pod": ("profile_p_kw", "profile_q_kvar", "change_p_kw", "change_q_kvar"),
+        "order": ("p_kw",),
+    }
 
     def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
         super().init(sid, time_resolution, **sim_params)
@@ -151,7 +154,8 @@ class Grid(Adapter):
             self.memory = replace(self.memory, t_s=t_s, e_kwh=frozen(e_kwh))
 
     def _pod_powers(self, inputs: Inputs, p_storage: Floats) -> tuple[Floats, Floats]:
-        """Powers by profile, by order, and by foreign simulators, whose values hold until the next ones."""
+        """Powers by profile, by order, by foreign simulators, whose values hold until the next ones, and what flexible
+        resources add."""
         foreign = {quantity: dict(held) for quantity, held in self.memory.foreign.items()}
         for (entity, attribute), value in inputs.items():
             kind, _, pod = entity.partition(":")
@@ -163,6 +167,8 @@ class Grid(Adapter):
         for power, held in ((p_kw, foreign["p_kw"]), (q_kvar, foreign["q_kvar"])):
             for pod, value in held.items():
                 power[self.case.pods.index(pod)] = value
+        p_kw += inputs.get(("pod", "change_p_kw"), 0.0)
+        q_kvar += inputs.get(("pod", "change_q_kvar"), 0.0)
         return frozen(p_kw), frozen(q_kvar)
 
     def _solve(self, t_s: int, p_kw: Floats, q_kvar: Floats) -> GridState:

@@ -51,6 +51,14 @@ class EventTable:
     columns: dict[str, str | None]
 
 
+@dataclass(frozen=True)
+class Message:
+    """What one simulator tells another in words of `cosim.domain.market`: plain JSON but for arrays. Not recorded."""
+
+    name: str
+    long_name: str
+
+
 def frozen(values: Any, dtype: type = np.float64) -> npt.NDArray[Any]:
     """A read-only copy of ``values`` as an array, safe to pass by reference between simulators."""
     array: npt.NDArray[Any] = np.array(values, dtype=dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, time
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal, TypeVar, overload
@@ -197,6 +198,78 @@ class Bid(_Closed):
 
 
 @dataclass(frozen=True)
+class Window(_Closed):
+    """When a contract may be called: from ``begin`` to ``end`` of days from ``first_day`` to ``last_day`` that are one
+    of ``weekdays`` (0 is Monday), in local time, ``utc_offset_s`` ahead of UTC.
+
+    An ``end`` not later than ``begin`` is on the next day; by default all day.
+    """
+
+    first_day: date
+    last_day: date
+    begin: time = time(0)
+    end: time = time(0)
+    weekdays: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
+    utc_offset_s: int = 0
+
+
+@dataclass(frozen=True)
+class ForwardBid(_Closed):
+    """An offer to keep ``capacity_kw`` ready through the window of a forward auction, delivered by ``shares`` of
+    resources that add up to 1.
+
+    ``availability_eur_per_kw``: for the whole window; ``utilisation_eur_per_kwh``: for what is activated.
+    ``min_accept``: 0 divisible, 1 all or nothing.
+    """
+
+    id: str
+    seller: str
+    product: str
+    direction: Direction
+    capacity_kw: float
+    availability_eur_per_kw: float
+    utilisation_eur_per_kwh: float
+    shares: tuple[tuple[str, float], ...]
+    min_accept: float = 0.0
+    submitted_s: int = 0
+
+
+@dataclass(frozen=True)
+class ReliefNeed(_Closed):
+    """What a limit lacks without flexibility: ``relief_kw``, counted in kW of one resource, and how much of it 1 kW UP
+    of each resource gives; below zero it is DOWN that relieves."""
+
+    id: str
+    relief_kw: float
+    relief_per_kw: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Contract(_Closed):
+    """Flexibility bought forward: in its window the seller offers ``committed_kw`` at the strike price or less.
+
+    It is called in at most ``max_activations`` MTUs. Availability is paid for the whole window, called or not: in full
+    if the seller offered at least the share ``availability_full`` of what it owes, less in proportion, and nothing
+    below ``availability_zero``.
+    """
+
+    id: str
+    seller: str
+    buyer: str
+    product: str
+    direction: Direction
+    committed_kw: float
+    availability_eur_per_kw: float
+    strike_eur_per_kwh: float
+    window: Window
+    shares: tuple[tuple[str, float], ...]
+    max_activations: int | None = None
+    availability_full: float = 0.9
+    availability_zero: float = 0.5
+    signed_s: int = 0
+
+
+@dataclass(frozen=True)
 class Award(_Closed):
     """What a clearing bought of a bid for one buyer, per MTU, and the unit prices paid and bid [EUR/kWh]."""
 
@@ -267,7 +340,10 @@ def advance(now: BidState, then: BidState) -> BidState:
     return then
 
 
-_RECORDS: Final = (Product, Resource, StorageLimit, EnergyBand, RampLimit, Need, Bid, Award, Activation)
+_RECORDS: Final = (
+    *(Product, Resource, StorageLimit, EnergyBand, RampLimit, Need, Bid, Award, Activation),
+    *(ForwardBid, ReliefNeed, Contract),
+)
 _ADAPTERS: Final[Mapping[type, TypeAdapter[Any]]] = {kind: TypeAdapter(kind) for kind in _RECORDS}
 
 

@@ -52,8 +52,8 @@ class FlowModel(Protocol):
 class EstimationProblem:
     """One instant to be estimated.
 
-    ``snapshot`` holds one value per channel. ``ordered_p_kw`` (n_site,) [kW] is storage power known from orders, which
-    the history does not contain; charging positive.
+    ``snapshot`` holds one value per channel. ``ordered`` (2 n_site,) [kW, kvar] is power known from orders, which the
+    history does not contain, as in x; charging positive.
 
     Raises InputError, with every fault, when sizes do not fit, a standard deviation is not positive (it would weigh
     infinitely) or a value called good is not finite.
@@ -63,14 +63,14 @@ class EstimationProblem:
     channels: tuple[Channel, ...]
     snapshot: Snapshot
     history: HistoryWindow
-    ordered_p_kw: Floats
+    ordered: Floats
 
     def __post_init__(self) -> None:
         n_site, n_channel = len(self.flow.sites), len(self.channels)
         sizes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
             "snapshot.value": (self.snapshot.value, (n_channel,)),
             "snapshot.quality": (self.snapshot.quality, (n_channel,)),
-            "ordered_p_kw": (self.ordered_p_kw, (n_site,)),
+            "ordered": (self.ordered, (2 * n_site,)),
             "history.mean": (self.history.mean, (2 * n_site,)),
             "history.lower": (self.history.lower, (2 * n_site,)),
             "history.upper": (self.history.upper, (2 * n_site,)),
@@ -166,14 +166,13 @@ def metered_power(problem: EstimationProblem) -> MeteredPower:
         weight[k] += sigma**-2
         weighted[k] += value * sigma**-2
     weight[weight == 0.0] = np.nan
-    order = np.concatenate([problem.ordered_p_kw, np.zeros(len(sites))])
-    return MeteredPower(x=weighted / weight - order, sigma=1.0 / np.sqrt(weight))
+    return MeteredPower(x=weighted / weight - problem.ordered, sigma=1.0 / np.sqrt(weight))
 
 
 def total(problem: EstimationProblem, x: Floats) -> tuple[Floats, Floats]:
     """``p_kw`` and ``q_kvar`` of the sites with orders, each (..., n_site), of ``x`` (..., 2 n_site)."""
-    n_site = len(problem.flow.sites)
-    return x[..., :n_site] + problem.ordered_p_kw, x[..., n_site:]
+    n_site, whole = len(problem.flow.sites), x + problem.ordered
+    return whole[..., :n_site], whole[..., n_site:]
 
 
 def residuals(problem: EstimationProblem, seen: Evidence, x: Floats) -> Floats:

@@ -52,6 +52,26 @@ def profile(days_kw: Floats, coverage: float) -> Forecast:
     return Forecast(frozen(mean_kw), frozen(half_band_kw(others_kw, coverage)))
 
 
+def corrected(days_kw: Floats, days_now_kw: Floats, now_kw: Floats, coverage: float) -> Forecast:
+    """The mean of similar days, moved by as much as the present is off theirs.
+
+    ``days_kw``, ``days_now_kw`` (n_day, n_pod) [kW]: the MTU ahead and the present one on the days looked back;
+    ``now_kw`` (n_pod,): the present. The half-band is of what that would have missed on those days. Raises ProfileError
+    for fewer than two days.
+    """
+    ahead = profile(days_kw[:, None], coverage)
+    change_kw = (days_kw - days_now_kw) - (days_kw - days_now_kw).mean(axis=0)
+    others_kw = change_kw * (len(days_kw) / (len(days_kw) - 1))
+    p_kw = ahead.p_kw + (now_kw - days_now_kw.mean(axis=0))
+    return Forecast(frozen(p_kw), frozen(half_band_kw(others_kw, coverage)[None]))
+
+
+def held(days_kw: Floats, days_now_kw: Floats, now_kw: Floats, coverage: float) -> Forecast:
+    """The present (n_pod,) [kW] holds on for one MTU; the half-band is of the changes on the days looked back
+    (n_day, n_pod) [kW]."""
+    return Forecast(frozen(now_kw[None]), frozen(half_band_kw(days_kw - days_now_kw, coverage)[None]))
+
+
 def schedule(declared_kw: Floats, past_error_kw: Floats, coverage: float) -> Forecast:
     """What was declared, (n_mtu, n_pod) [kW], with the half-band of past errors (n_sample, n_pod) [kW]."""
     band_kw = half_band_kw(past_error_kw, coverage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,11 +71,18 @@ def zone_faults(feeder: Feeder, layout: GridLayout) -> Iterator[Fault]:
             )
 
 
+def links(circuit: Any, left_out: Collection[str] = ()) -> list[tuple[int, int]]:
+    """Pairs of nodes (1 + index of node) that a conductor or a winding in service connects, and of 0 with the nodes of
+    the sources. Elements ``left_out`` are full names in lower case."""
+    kept = (name for name in map(str, circuit.PDElements.AllNames) if name.lower() not in left_out)
+    pairs = [pair for name in kept for pair in _linked(circuit, name)]
+    sources = [node for name in map(str, circuit.Vsources.AllNames) for node in _terminal_nodes(circuit, name)]
+    return [*pairs, *((0, node) for node in sources)]
+
+
 def _reached(circuit: Any, n_node: int) -> Ints:
     """Whether each node (n_node,) has a path to a source by conductors and windings."""
-    pairs = [pair for name in map(str, circuit.PDElements.AllNames) for pair in _linked(circuit, name)]
-    sources = [node for name in map(str, circuit.Vsources.AllNames) for node in _terminal_nodes(circuit, name)]
-    rows, columns = np.array([*pairs, *((0, node) for node in sources)]).reshape(-1, 2).T
+    rows, columns = np.array(links(circuit)).reshape(-1, 2).T
     graph = scipy.sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(1 + n_node, 1 + n_node))
     _, island = connected_components(graph, directed=False)
     return np.asarray(island[1:] == island[0])

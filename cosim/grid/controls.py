@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -44,7 +45,7 @@ class Controls:
         if self._positions is None:
             self._positions = {
                 "taps": {name: self._read_taps(name) for name in self._transformers},
-                "capacitors": {name: self._read_capacitor(name) for name in self._capacitors},
+                "capacitors": {name: read_capacitor(self._circuit, name) for name in self._capacitors},
             }
         return self._positions
 
@@ -74,18 +75,11 @@ class Controls:
 
     def restore(self, positions: dict[str, Any]) -> None:
         """Sets what `positions` gave."""
-        transformers, capacitors = self._circuit.Transformers, self._circuit.Capacitors
         for name, taps in positions["taps"].items():
-            transformers.Name = name
             for winding, tap in enumerate(taps, start=1):
-                transformers.Wdg = winding
-                transformers.Tap = tap
+                put_tap(self._circuit, name, winding, tap)
         for name, (is_open, states) in positions["capacitors"].items():
-            capacitors.Name = name
-            capacitors.States = states
-            self._circuit.SetActiveElement(f"Capacitor.{name}")
-            element = self._circuit.ActiveCktElement
-            (element.Open if is_open else element.Close)(1, 0)
+            put_capacitor(self._circuit, name, is_open, states)
         self._positions, self.moved = None, bool(self.names)
 
     def hunting(self) -> list[str]:
@@ -112,12 +106,31 @@ class Controls:
             taps.append(float(transformers.Tap))
         return taps
 
-    def _read_capacitor(self, name: str) -> list[Any]:
-        capacitors = self._circuit.Capacitors
-        capacitors.Name = name
-        self._circuit.SetActiveElement(f"Capacitor.{name}")
-        is_open = bool(self._circuit.ActiveCktElement.IsOpen(1, 0))
-        return [is_open, [int(state) for state in capacitors.States]]
+
+def put_tap(circuit: Any, transformer: str, winding: int, tap_pu: float) -> None:
+    """Sets the tap of a transformer's winding."""
+    transformers = circuit.Transformers
+    transformers.Name = transformer
+    transformers.Wdg = winding
+    transformers.Tap = tap_pu
+
+
+def put_capacitor(circuit: Any, capacitor: str, is_open: bool, states: Sequence[int]) -> None:
+    """Opens or closes a capacitor, and sets which of its steps are in service."""
+    capacitors = circuit.Capacitors
+    capacitors.Name = capacitor
+    capacitors.States = states
+    circuit.SetActiveElement(f"Capacitor.{capacitor}")
+    element = circuit.ActiveCktElement
+    (element.Open if is_open else element.Close)(1, 0)
+
+
+def read_capacitor(circuit: Any, capacitor: str) -> list[Any]:
+    """What `put_capacitor` set: whether it is open, and the state of each step."""
+    capacitors = circuit.Capacitors
+    capacitors.Name = capacitor
+    circuit.SetActiveElement(f"Capacitor.{capacitor}")
+    return [bool(circuit.ActiveCktElement.IsOpen(1, 0)), [int(state) for state in capacitors.States]]
 
 
 def control_faults(circuit: Any, script: Script) -> list[Fault]:

@@ -1,12 +1,13 @@
 """The OpenDSS engine: one circuit that takes the power of every POD and gives back the state of the grid.
 
-Every solve starts the same way (snapshot mode, flat start), so a state depends on the powers and on the position of
-taps and capacitors alone, never on the solve before it: that makes a restart exact to the last bit.
+Every solve starts the same way (snapshot mode, flat start), so a state depends on the powers and on the positions of
+taps, capacitors and switches alone, never on the solve before it: that makes a restart exact to the last bit.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from cosim.grid.circuit import (
 from cosim.grid.controls import Controls, control_faults
 from cosim.grid.drawn import DrawnPower
 from cosim.grid.feeder import Feeder
+from cosim.grid.measures import GridMeasures, Measure, Positions
 from cosim.grid.pod_elements import adopt_elements, pod_faults, site_of
 from cosim.grid.script import Script
 from cosim.grid.topology import read_topology, topology_faults
@@ -48,12 +50,13 @@ class Engine:
 
     ``pods`` (n_pod,) is the order of the powers given to `solve`, ``pod_sites`` (n_pod,) and ``pod_buses`` (n_pod,)
     where they are, ``storage`` the storage units among them, ``layout`` what the state is made of, ``control_names``
-    (n_control,) the taps and capacitors that move. Several engines at once do not disturb each other.
+    (n_control,) the taps and capacitors that controls move, ``measures`` what the operator moves. Several engines at
+    once do not disturb each other.
 
-    Raises FeederError with all that is wrong with the circuit or its ``feeder.yaml``.
+    Raises FeederError with all that is wrong with the circuit or its ``feeder.yaml``, or with the measures.
     """
 
-    def __init__(self, feeder: Feeder, config: GridConfig) -> None:
+    def __init__(self, feeder: Feeder, config: GridConfig, measures: Sequence[Measure] = ()) -> None:
         self.feeder = feeder
         self.pods = tuple(feeder.pods)
         self._config = config
@@ -63,6 +66,7 @@ class Engine:
         try:
             refuse_faults(circuit, feeder, script)
             self._elements, self.storage = adopt_elements(self._dss, feeder)
+            self._measures = GridMeasures(self._dss, script, feeder, measures)
             self._topology = read_topology(circuit, feeder)
             self._controls = Controls(self._dss)
             self._setter = PowerSetter(self._dss, self._elements)
@@ -71,6 +75,7 @@ class Engine:
             self.close()
             raise
         self.layout, self.control_names = self._topology.layout, self._controls.names
+        self.measures = self._measures.measures
         self.pod_sites = tuple(site_of(circuit, element, self.layout.nodes) for element in self._elements)
         self.pod_buses = tuple(bus_of_site(site) for site in self.pod_sites)
         self._drawn = DrawnPower(self._dss, self._elements)
@@ -87,7 +92,7 @@ class Engine:
         solve on after that, from the positions in which the controls were left.
         """
         self._require_finite(p_kw, q_kvar)
-        if self._controls.moved:
+        if self._controls.moved or self._measures.moved:
             self._rebuild()
         self._setter.set(p_kw, q_kvar)
         try:
@@ -150,17 +155,38 @@ class Engine:
         """The positions that `control_values` turned into numbers, for `restore_controls` and `unloaded`."""
         return self._controls.at(values)
 
-    def unloaded(self, positions: dict[str, Any] | None = None) -> Unloaded:
-        """The network without its PODs, for batch power flows, with taps and capacitors at ``positions`` as `controls`
-        gives them; by default where they are. Afterwards the engine is only good for more of these, and for closing.
+    def measure_positions(self) -> Positions:
+        """Positions of all measures; at first those of the script."""
+        return self._measures.positions
 
-        Raises FeederError naming every POD with a load law that is not known, and what else is not linear.
+    def set_measures(self, positions: Positions) -> None:
+        """Puts all measures to ``positions`` before the solves that follow.
+
+        Raises FeederError with all that forbids it: no such measure or position, buses cut off, loops.
+        """
+        self._measures.set(positions)
+
+    def allows(self, positions: Positions) -> bool:
+        """Whether `set_measures` takes these positions."""
+        return self._measures.allows(positions)
+
+    def unloaded(self, positions: dict[str, Any] | None = None, measures: Positions | None = None) -> Unloaded:
+        """The network without its PODs, for batch power flows, with taps and capacitors at ``positions`` as `controls`
+        gives them, and with ``measures`` at theirs; by default where they are. Afterwards the engine is only good for
+        more of these, and for closing.
+
+        Raises FeederError naming every POD with a load law that is not known, and what else is not linear, or with what
+        forbids the positions of the measures.
         """
         if self._pod_free is None:
             v_base = self._topology.v_base
-            self._pod_free = PodFreeCircuit(self._dss, self.feeder, self._elements, self.layout, v_base)
+            self._pod_free = PodFreeCircuit(
+                self._dss, self.feeder, self._elements, self.layout, v_base, self._measures.switches
+            )
         if positions is not None:
             self._controls.restore(positions)
+        if measures is not None:
+            self._measures.set(measures)
         return self._pod_free.read()
 
     def hold_controls(self) -> None:
@@ -200,10 +226,11 @@ class Engine:
         self._dss.Text.Command = "Set controlmode=static"
 
     def _rebuild(self) -> None:
-        """The system matrix for the present positions of controls, with loads in it by the scripts' powers: it must not
-        depend on the powers of the step in which a control moved."""
+        """The system matrix for the present positions of controls and measures, with loads in it by the scripts'
+        powers: it must not depend on the powers of the step in which a control moved."""
         self._setter.set_share_of_script(_IN_MATRIX)
         rebuild_system(self._dss)
+        self._measures.moved = False
 
     def _read(self, p_kw: Floats, q_kvar: Floats) -> GridState:
         topology, layout = self._topology, self.layout

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from cosim.domain.frames import Floats
 from cosim.errors import Fault, FeederError
 from cosim.scenario.document import Document, read_document
-from cosim.scenario.schema import Meter, NonNegative, Number, Part, Positive
+from cosim.scenario.schema import Meter
+from cosim.scenario.values import NonNegative, Number, Part, Positive
 from cosim.units import kvar_per_kw
 
 CONSTANT_PROFILE = "constant"

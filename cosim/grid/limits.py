@@ -84,6 +84,16 @@ class Limits:
         limit_a = rated_a[layout.conductor_terminal]
         self._i_max = np.where(is_phase & np.isfinite(limit_a), limit_a, np.inf)
 
+    @property
+    def i_max_a(self) -> Floats:
+        """Highest current of each conductor (n_conductor,) [A], infinite where there is no limit."""
+        return self._i_max
+
+    @property
+    def vm_band_pu(self) -> tuple[Floats, Floats]:
+        """Lowest and highest voltage of each node (n_node,) [pu], infinite where there is no limit."""
+        return self._v_min, self._v_max
+
     def violations(self, state: GridState) -> tuple[Violation, ...]:
         """All limits that ``state`` does not keep, voltages first; none in a step that did not converge."""
         vm_pu, i_a = state.vm_pu, state.conductor_i_a

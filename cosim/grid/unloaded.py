@@ -14,7 +14,7 @@ import scipy.sparse.linalg
 from cosim.domain.frames import Complexes, Floats, Ints
 from cosim.domain.grid import GridLayout
 from cosim.errors import Fault, FeederError
-from cosim.grid.circuit import node_voltages, rebuild_system, solve_flat
+from cosim.grid.circuit import rebuild_system, solve_flat
 from cosim.grid.feeder import Feeder
 from cosim.grid.law import VoltageLaw, generator_law, load_law
 
@@ -60,11 +60,20 @@ class Unloaded:
 class PodFreeCircuit:
     """A circuit whose PODs are out of service for good, and whose controls stay where they are put.
 
-    ``elements`` (n_pod,) are those of the PODs. Raises FeederError if the power of a POD follows a law that is not
-    known here, if something else in the circuit is not linear, or if a node hangs on PODs alone.
+    ``elements`` (n_pod,) are those of the PODs, ``switches`` lines that may be opened. Raises FeederError if the power of
+    a POD follows a law that is not known here, if something else in the circuit is not linear, or if a node hangs on
+    PODs alone.
     """
 
-    def __init__(self, dss: Any, feeder: Feeder, elements: Sequence[str], layout: GridLayout, v_base: Floats) -> None:
+    def __init__(
+        self,
+        dss: Any,
+        feeder: Feeder,
+        elements: Sequence[str],
+        layout: GridLayout,
+        v_base: Floats,
+        switches: Sequence[str] = (),
+    ) -> None:
         faults = [*_unknown_laws(dss, feeder, elements), *_not_linear(dss, feeder, elements)]
         if faults:
             raise FeederError(faults)
@@ -76,13 +85,11 @@ class PodFreeCircuit:
             dss.ActiveCircuit.ActiveCktElement.Enabled = False
         solve_flat(dss)
         self._refuse_hanging(feeder)
-        at_sources = np.zeros(len(layout.nodes), dtype=bool)
-        at_sources[[ref - 1 for ref in _source_nodes(dss)]] = True
-        self._source_a = np.where(at_sources, self._y() @ node_voltages(dss, len(layout.nodes))[1:], 0.0)
-        self._admittances = _BranchAdmittances(dss, layout)
+        self._source_a = _source_currents(dss)
+        self._admittances = _BranchAdmittances(dss, layout, switches)
 
     def read(self) -> Unloaded:
-        """The network at the present positions of taps and capacitors."""
+        """The network at the present positions of taps, capacitors and switches."""
         rebuild_system(self._dss)
         y = self._y()
         factor = scipy.sparse.linalg.splu(y)
@@ -113,7 +120,7 @@ class PodFreeCircuit:
 class _BranchAdmittances:
     """The primitive admittances of all branches of a circuit, by conductor; those that cannot change are read once."""
 
-    def __init__(self, dss: Any, layout: GridLayout) -> None:
+    def __init__(self, dss: Any, layout: GridLayout, switches: Sequence[str]) -> None:
         self._circuit, self._shape = dss.ActiveCircuit, (len(layout.conductors), len(layout.nodes))
         branch = layout.terminal_branch[layout.conductor_terminal]
         ends = zip(branch.tolist(), layout.conductor_node.tolist(), strict=True)
@@ -133,7 +140,7 @@ class _BranchAdmittances:
         self._rows, self._columns = np.array(rows, dtype=np.int64), np.array(columns, dtype=np.int64)
         self._siemens = np.zeros(first, dtype=np.complex128)
         self._refresh(layout.branches)
-        self._moving = [name for name in layout.branches if name.partition(".")[0] not in _FIXED]
+        self._moving = [name for name in layout.branches if name.partition(".")[0] not in _FIXED or name in switches]
 
     def read(self) -> scipy.sparse.csr_matrix:
         """(n_conductor, n_node) [S]."""
@@ -195,12 +202,12 @@ def _not_linear(dss: Any, feeder: Feeder, elements: Sequence[str]) -> Iterator[F
             yield feeder.fault("pods", problem, allowed="list it under pods, or set enabled=no")
 
 
-def _source_nodes(dss: Any) -> Iterator[int]:
-    for element in map(str, dss.ActiveCircuit.AllElementNames):
-        if element.partition(".")[0].lower() in _SOURCES:
-            dss.ActiveCircuit.SetActiveElement(element)
-            if dss.ActiveCircuit.ActiveCktElement.Enabled:
-                yield from (int(ref) for ref in dss.ActiveCircuit.ActiveCktElement.NodeRef if ref)
+def _source_currents(dss: Any) -> Complexes:
+    """Currents [A] into the nodes (n_node,) of the sources with their impedances in the system matrix: the same at all
+    positions of what moves, to the last bit."""
+    dss.YMatrix.ZeroInjCurr()
+    dss.YMatrix.GetSourceInjCurrents()
+    return np.array(dss.YMatrix.getI()).view(np.complex128)[1:]
 
 
 def _pod_branches(dss: Any, pod: int, name: str) -> list[PodBranch]:

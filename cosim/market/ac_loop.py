@@ -15,7 +15,7 @@ from cosim.market.highs import Highs
 from cosim.market.network import NetworkRows
 from cosim.market.outcome import Clearing
 from cosim.market.program import Solver
-from cosim.market.terms import MtuNetwork, MtuState
+from cosim.market.terms import MtuNetwork, MtuState, WorstCorner
 
 EXCESS_PU = 1e-4
 NEAR_PU = 1e-3
@@ -32,7 +32,7 @@ consumption (n_case, n_pod) [kW, kvar]."""
 @dataclass(frozen=True)
 class AcExcess:
     """A limit that the power flow finds exceeded, by so much of it; at the schedule with awards or at the worst corner
-    of forecast errors."""
+    of forecast errors and deliveries."""
 
     mtu: int
     element: str
@@ -113,9 +113,9 @@ def _checked(clearing: Clearing, network: MtuNetwork, state: MtuState, magnitude
     """Every limit that is close, at its own worst corner, and those that the power flow exceeds at the schedule."""
     corners = _corners(network, state)
     p_kw, q_kvar = network.powers(state)
-    half_p_kw, half_q_kvar = network.half_bands(state)
-    xi = np.vstack([np.zeros((1, len(p_kw))), *corners.values()])
-    size = magnitudes(network.mtu, p_kw + xi * half_p_kw, q_kvar + xi * half_q_kvar)
+    all_p_kw = np.stack([p_kw, *(corner.p_kw for corner in corners.values())])
+    all_q_kvar = np.stack([q_kvar, *(corner.q_kvar for corner in corners.values())])
+    size = magnitudes(network.mtu, all_p_kw, all_q_kvar)
     row_of = {key: row for row, key in enumerate(corners, start=1)}
     checks = []
     for number, family in enumerate(network.families):
@@ -133,17 +133,15 @@ def _checked(clearing: Clearing, network: MtuNetwork, state: MtuState, magnitude
     return checks
 
 
-def _corners(network: MtuNetwork, state: MtuState) -> dict[LimitKey, Floats]:
-    """The worst forecast error (n_pod,) of every limit that the linear model finds close."""
+def _corners(network: MtuNetwork, state: MtuState) -> dict[LimitKey, WorstCorner]:
+    """The worst forecast errors and deliveries of every limit that the linear model finds close."""
     corners = {}
     for number, family in enumerate(network.families):
         over, at = network.excess(number, state, NEAR_PU)
         for limit, planes in zip(at.tolist(), over, strict=True):
             plane = int(planes.argmax())
             if planes[plane] > -NEAR_PU * family.limit[limit]:
-                quantity, weight = int(family.quantity[limit]), complex(family.weight[limit, plane])
-                xi = network.protection.worst(quantity, weight, family.ceiling, state.scale)
-                corners[LimitKey(network.mtu, number, limit)] = xi
+                corners[LimitKey(network.mtu, number, limit)] = network.worst(number, limit, plane, state)
     return corners
 
 

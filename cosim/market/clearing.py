@@ -15,7 +15,7 @@ import numpy as np
 
 from cosim.domain.frames import Floats
 from cosim.domain.market import Need
-from cosim.errors import MarketError
+from cosim.errors import MarketError, SolverError
 from cosim.market.case import ClearingCase
 from cosim.market.coupling import COMPLEMENTARITY_KW, CouplingRows, StorageColumns, one_way
 from cosim.market.explain import conflict
@@ -24,7 +24,7 @@ from cosim.market.highs import Highs
 from cosim.market.offers import ColumnList, Offers, RowList, offers_of, tie_weights
 from cosim.market.outcome import UNITS, UNSOLVED_KW, BindingRow, Clearing, NeedColumns, Unsolved
 from cosim.market.program import Columns, Program, RowTag, Solution, Solver, Status, joined_rows
-from cosim.market.terms import MtuNetwork
+from cosim.market.terms import MtuNetwork, WorstCorner
 
 _MAX_ROUNDS = 200
 _PRICED = 1e-9
@@ -35,7 +35,9 @@ _ROOM_KW = 1e-8
 def clear(case: ClearingCase, solver: Solver | None = None) -> Clearing:
     """The plan of least cost (or of the case's other objective) and all that is known of it.
 
-    Raises MarketError naming the rows if hard rows contradict each other or the cost has no bound.
+    When a solver's time ends before a plan with integers is proven the best, its decisions stay as they are and only
+    the rest is adjusted to limits found later; `Clearing.stopped` and `gap` tell. Raises MarketError naming the rows if
+    hard rows contradict each other or the cost has no bound, SolverError if no plan is found in time.
     """
     search = _Search(case, solver or Highs())
     solution = search.run()
@@ -51,13 +53,14 @@ class _Search:
         self.networks = tuple(MtuNetwork(case, self.offers, t) for t in range(case.n_mtu))
         self.growth = NetworkGrowth(case, self.networks)
         self.program, self.storages, self.needs = _first_program(case, self.offers, self.networks)
+        self.bound_eur: float | None = None  # no plan costs less; known when the solver's time has ended
         if not case.settings.lazy:
             self.program = self.growth.grown(self.program, self.growth.every())
 
     def run(self) -> Solution:
         """Solve, add what the solution violates, and again."""
         for _ in range(_MAX_ROUNDS):
-            solution = self._checked(self.solver.solve(self.program))
+            solution = self._solved()
             planes = self.growth.violated(solution.x)
             if not planes:
                 solution = self._settled(solution)
@@ -68,11 +71,30 @@ class _Search:
                 return solution
         raise MarketError(f"clearing does not settle in {_MAX_ROUNDS} rounds")
 
+    def _solved(self) -> Solution:
+        solution = self._checked(self.solver.solve(self.program))
+        if solution.status is Status.FEASIBLE:
+            if self.bound_eur is None:
+                cost_eur = float(self.program.columns.cost @ solution.x)
+                self.bound_eur = cost_eur - solution.gap * abs(cost_eur)
+            self.program = decided(self.program, solution.x)
+            solution = self._checked(self.solver.solve(self.program))
+        return solution
+
+    def gap(self, solution: Solution) -> float:
+        """How far a plan is from the best at most, of its own cost [1]."""
+        if self.bound_eur is None:
+            return solution.gap
+        cost_eur = float(self.program.columns.cost @ solution.x)
+        return max(0.0, cost_eur - self.bound_eur) / max(abs(cost_eur), 1e-9)
+
     def _checked(self, solution: Solution) -> Solution:
         if solution.status is Status.UNBOUNDED:
             raise MarketError(
                 "the cost of the clearing has no bound: a price below zero without a limit on its quantity"
             )
+        if solution.status is Status.INFEASIBLE and self.bound_eur is not None:
+            raise SolverError("the solver's time ended with decisions that cannot keep all limits, which are hard")
         if solution.status is Status.INFEASIBLE:
             raise MarketError(conflict(self.case, self.program, self.offers, self.networks))
         return solution
@@ -81,9 +103,9 @@ class _Search:
         """With duals, and of equal plans the preferred one."""
         program, gap = self.program, solution.gap
         if len(program.integers):
-            program = _decided(program, solution.x)
+            program = decided(program, solution.x)
             solution = self._checked(self.solver.solve(program))
-        face = _optimal_face(program, solution, self.solver.digits, self._preference(program.n_column))
+        face = optimal_face(program, solution, self.solver.digits, self._preference(program.n_column))
         preferred = self.solver.solve(face, with_duals=False)
         x = preferred.x if preferred.status is Status.OPTIMAL else solution.x
         return replace(solution, x=x, gap=gap)
@@ -164,7 +186,7 @@ def _need_rows(case: ClearingCase, need: Need, offers: Offers, columns: ColumnLi
     return made
 
 
-def _decided(program: Program, x: Floats) -> Program:
+def decided(program: Program, x: Floats) -> Program:
     """The program with its integers fixed."""
     columns = program.columns
     fixed = np.where(columns.integer, np.round(x), 0.0)
@@ -179,7 +201,7 @@ def _decided(program: Program, x: Floats) -> Program:
     )
 
 
-def _optimal_face(program: Program, solution: Solution, digits: int, preference: Floats) -> Program:
+def optimal_face(program: Program, solution: Solution, digits: int, preference: Floats) -> Program:
     """A second objective over all optimal solutions: columns and rows with a price stay where they are
     (complementary slackness), which needs no tolerance on the cost."""
     columns, rows, tolerance = program.columns, program.rows, 10.0**-digits
@@ -220,7 +242,8 @@ def _outcome(search: _Search, solution: Solution) -> Clearing:
         objective_eur=float(search.program.columns.cost @ x),
         unsolved=tuple(_unsolved(search, x)),
         bought_kw={need: tuple(kw) for need, kw in bought.items()},
-        gap=solution.gap,
+        gap=search.gap(solution),
+        stopped=search.bound_eur is not None,
         offers=offers,
         networks=search.networks,
         growth=search.growth,
@@ -273,11 +296,16 @@ def _keys(clearing: Clearing) -> dict[tuple[str, int, str], LimitKey]:
 
 @dataclass(frozen=True)
 class Corner:
-    """The forecast error (n_pod,) that is worst for one row in an MTU, and the row's limit."""
+    """What is worst for one row, and the row's limit."""
 
     key: LimitKey
-    xi: Floats
     limit: float
+    at: WorstCorner
+
+    @property
+    def xi(self) -> Floats:
+        """The forecast errors (n_xi,)."""
+        return self.at.xi
 
 
 def worst_corners(clearing: Clearing) -> list[Corner]:
@@ -285,10 +313,7 @@ def worst_corners(clearing: Clearing) -> list[Corner]:
     corners = []
     for row in binding_rows(clearing):
         network = clearing.networks[row.key.mtu]
-        family = network.families[row.key.family]
-        state = network.state(clearing.solution.x)
-        quantity = int(family.quantity[row.key.limit])
-        weight = complex(family.weight[row.key.limit, row.plane])
-        xi = network.protection.worst(quantity, weight, family.ceiling, state.scale)
-        corners.append(Corner(row.key, xi, float(family.limit[row.key.limit])))
+        at = network.worst(row.key.family, row.key.limit, row.plane, network.state(clearing.solution.x))
+        limit = float(network.families[row.key.family].limit[row.key.limit])
+        corners.append(Corner(row.key, limit, at))
     return corners

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cosim.errors import SolverError
-from cosim.market.program import Flags, Program, Solution, Status, no_solution
+from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution
 
 _STATUS = {
     highspy.HighsModelStatus.kOptimal: Status.OPTIMAL,
@@ -27,7 +27,11 @@ _MINIMISE = int(highspy.ObjSense.kMinimize)
 
 
 class Highs:
-    """A solver that keeps the last program. ``time_limit_s`` and ``mip_gap`` [1] are for programs with integers."""
+    """A solver that keeps the last program.
+
+    ``time_limit_s``, of the wall clock, is for one solve: a program with integers then has the best plan so far, unlike
+    all else here another one each time. ``mip_gap`` [1]: how far from the best is good enough, with integers.
+    """
 
     digits = 9
 
@@ -133,12 +137,12 @@ class Highs:
         if found == highspy.HighsModelStatus.kTimeLimit and integers and np.isfinite(info.mip_gap):
             status = Status.FEASIBLE
         if status is None:
-            raise SolverError(f"HiGHS gave no plan: {self._highs.modelStatusToString(found)}")
+            raise SolverError(no_plan("HiGHS", self._highs.modelStatusToString(found), self._time_limit_s))
         if status in (Status.INFEASIBLE, Status.UNBOUNDED):
             return no_solution(status)
         solution = self._highs.getSolution()
         x = np.array(solution.col_value)
         if integers:
             nothing = np.zeros(0)
-            return Solution(status, x, nothing, nothing, float(info.mip_gap) if status is Status.FEASIBLE else 0.0)
+            return Solution(status, x, nothing, nothing, float(info.mip_gap))
         return Solution(status, x, np.array(solution.row_dual), np.array(solution.col_dual))

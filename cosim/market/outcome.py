@@ -63,8 +63,9 @@ class Clearing:
     """A plan: ``awarded_kw`` (n_mtu, n_bid) of ``bids`` in canonical order.
 
     ``cost_eur``: what the bids ask for it; ``objective_eur``: with the price of what is unsolved and tolerated, less
-    what buyers with a price limit would pay at it. ``gap``: of integers, how far from the best at most [1].
-    ``bought_kw``: of each elastic need, per MTU.
+    what buyers with a price limit would pay at it. ``bought_kw``: of each elastic need, per MTU. ``gap``: with
+    integers, how far the objective is from the best at most, as a share of it; ``stopped``: the solver's time ended
+    before it was proven the best.
     """
 
     case: ClearingCase
@@ -75,6 +76,7 @@ class Clearing:
     unsolved: tuple[Unsolved, ...]
     bought_kw: dict[str, tuple[float, ...]]
     gap: float
+    stopped: bool
     offers: Offers
     networks: tuple[MtuNetwork, ...]
     growth: NetworkGrowth

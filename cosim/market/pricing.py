@@ -16,13 +16,23 @@ PricingRule = Literal["pay_as_bid", "pay_as_clear", "pay_as_clear_uniform"]
 _AWARDED_KW = 1e-9
 
 
+def bought_kw(clearing: Clearing) -> Floats:
+    """What is accepted beyond what earlier stages awarded (n_mtu, n_bid)."""
+    return clearing.offers.awarded_kw(_beyond_locked(clearing))
+
+
+def _beyond_locked(clearing: Clearing) -> Floats:
+    columns = clearing.offers.columns
+    return np.asarray(clearing.solution.x[: len(columns.lower)] - columns.lower)
+
+
 def bid_prices(clearing: Clearing) -> Floats:
-    """Mean price asked for what is accepted (n_mtu, n_bid) [EUR/kWh], 0 where nothing is."""
-    offers, x = clearing.offers, clearing.solution.x
+    """Mean price asked for what is bought (n_mtu, n_bid) [EUR/kWh], 0 where nothing is."""
+    offers = clearing.offers
     kw = np.asarray(offers.quantity.sum(axis=0)).ravel()
     unit = np.divide(offers.columns.cost, kw * clearing.case.mtu_h, out=np.zeros_like(kw), where=kw > 0.0)
-    asked = (offers.quantity @ (unit * x[: len(unit)])).reshape(clearing.awarded_kw.shape)
-    accepted = clearing.awarded_kw
+    accepted = bought_kw(clearing)
+    asked = (offers.quantity @ (unit * _beyond_locked(clearing))).reshape(accepted.shape)
     return np.asarray(np.divide(asked, accepted, out=np.zeros_like(asked), where=accepted > _AWARDED_KW))
 
 
@@ -63,7 +73,7 @@ def unit_prices(clearing: Clearing, rule: PricingRule) -> Floats:
         return asked
     if rule == "pay_as_clear":
         return location_prices(clearing)
-    accepted = clearing.awarded_kw > _AWARDED_KW
+    accepted = bought_kw(clearing) > _AWARDED_KW
     prices = np.zeros_like(asked)
     for direction in Direction:
         own = np.array([bid.direction is direction for bid in clearing.bids], dtype=bool)
@@ -73,12 +83,12 @@ def unit_prices(clearing: Clearing, rule: PricingRule) -> Floats:
 
 
 def awards(clearing: Clearing, rule: PricingRule, stage: str, buyer: str) -> tuple[Award, ...]:
-    """What each buyer bought of each bid: holders of needs the share of its price that it is worth to their need,
+    """What each buyer bought of each bid, beyond what earlier stages awarded: holders of needs the share of its price that it is worth to their need,
     ``buyer`` (the operator of the network) the rest."""
     prices, asked = unit_prices(clearing, rule), bid_prices(clearing)
-    found = []
+    found, bought = [], bought_kw(clearing)
     for name, share in _shares(clearing, buyer).items():
-        kw = clearing.awarded_kw * share
+        kw = bought * share
         for b, bid in enumerate(clearing.bids):
             if (kw[:, b] > _AWARDED_KW).any():
                 quantity, price, own = (tuple(each[:, b].tolist()) for each in (kw, prices, asked))
@@ -102,6 +112,6 @@ def _shares(clearing: Clearing, buyer: str) -> Mapping[str, Floats]:
 def uplifts(clearing: Clearing, prices: Floats) -> Mapping[str, float]:
     """What makes each bid whole [EUR] whose revenue at ``prices`` (n_mtu, n_bid) is less than it asks: bids accepted as
     a whole, or tied over the MTUs."""
-    energy = clearing.awarded_kw * clearing.case.mtu_h
+    energy = bought_kw(clearing) * clearing.case.mtu_h
     short = ((bid_prices(clearing) - prices) * energy).sum(axis=0)
     return {bid.id: float(eur) for bid, eur in zip(clearing.bids, short, strict=True) if eur > 1e-9}

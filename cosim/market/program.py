@@ -130,7 +130,7 @@ def _joined_columns(first: Columns, second: Columns) -> Columns:
 
 
 class Status(Enum):
-    """How a solve ended. ``FEASIBLE``: stopped by the time limit with a plan that may not be the best."""
+    """How a solve ended. ``FEASIBLE``: stopped by the time limit with a plan that may not be the best (integers)."""
 
     OPTIMAL = "optimal"
     FEASIBLE = "feasible"
@@ -141,7 +141,8 @@ class Status(Enum):
 @dataclass(frozen=True)
 class Solution:
     """Values ``x`` (n_column,); of linear programs ``row_dual`` (n_row,) and ``reduced_cost`` (n_column,): change of
-    the objective by a row's bound and by a column's. ``gap``: of integers, how far from the best possible at most [1].
+    the objective by a row's bound and by a column's. ``gap``: of integers, how far from the best possible at most, of
+    its own objective [1]; infinite if not known.
     """
 
     status: Status
@@ -157,6 +158,11 @@ class Solution:
 
 def no_solution(status: Status) -> Solution:
     return Solution(status, np.zeros(0), np.zeros(0), np.zeros(0), np.inf)
+
+
+def no_plan(solver: str, ended: str, time_limit_s: float) -> str:
+    """What is said of a solver that gave none."""
+    return f"{solver} gave no plan: {ended} (it may take {time_limit_s:g} s for a solve)"
 
 
 class Solver(Protocol):

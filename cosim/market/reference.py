@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import os
+import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +21,12 @@ from pyomo.opt import SolverStatus, TerminationCondition
 
 from cosim.domain.frames import Floats
 from cosim.errors import SolverError
-from cosim.market.program import Flags, Program, Solution, Status, no_solution
+from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution
 
 CBC_VARIABLE = "COSIM_CBC"
 _UNBOUNDED = 1e15  # CBC may call a program optimal whose solution has no bound
 _ACTIVE = 1e-7
+_LOWER_BOUND = re.compile(r"^Lower bound:\s+(\S+)", re.MULTILINE)
 _STATUS = {
     TerminationCondition.optimal: Status.OPTIMAL,
     TerminationCondition.infeasible: Status.INFEASIBLE,
@@ -54,7 +58,7 @@ def find_cbc() -> str:
 
 
 class Reference:
-    """Pyomo with ``solver``. ``time_limit_s`` and ``mip_gap`` [1] are for programs with integers."""
+    """Pyomo with ``solver``; ``time_limit_s`` and ``mip_gap`` as of `Highs`."""
 
     def __init__(
         self, solver: Literal["cbc", "highs"] = "cbc", time_limit_s: float = 60.0, mip_gap: float = 0.0
@@ -67,47 +71,53 @@ class Reference:
         """See `program.Solver`."""
         with_duals = with_duals and not len(program.integers)
         model = _model(program, with_duals and self._solver == "highs")
-        engine = self._engine()
-        result = engine.solve(model, load_solutions=False, **self._arguments())
+        result = self._run_highs(model) if self._solver == "highs" else self._run_cbc(model)
         return self._answer(program, model, result, with_duals)
 
-    def _engine(self) -> Any:
-        if self._solver == "highs":
-            engine = pyo.SolverFactory("appsi_highs")
-            if not engine.available(exception_flag=False):
-                raise SolverError("HiGHS is not installed: get it with 'pip install highspy'")
-            engine.highs_options = {
-                "primal_feasibility_tolerance": 1e-9,
-                "dual_feasibility_tolerance": 1e-9,
-                "mip_rel_gap": self._mip_gap,
-                "time_limit": self._time_limit_s,
-                "threads": 1,
-            }
-            return engine
-        return pyo.SolverFactory("cbc", executable=self._binary)
+    def _run_highs(self, model: Any) -> Any:
+        engine = pyo.SolverFactory("appsi_highs")
+        if not engine.available(exception_flag=False):
+            raise SolverError("HiGHS is not installed: get it with 'pip install highspy'")
+        engine.highs_options = {
+            "primal_feasibility_tolerance": 1e-9,
+            "dual_feasibility_tolerance": 1e-9,
+            "mip_rel_gap": self._mip_gap,
+            "time_limit": self._time_limit_s,
+            "threads": 1,
+        }
+        return engine.solve(model, load_solutions=False)
 
-    def _arguments(self) -> dict[str, Any]:
-        if self._solver == "highs":
-            return {}
-        return {"options": {"ratio": self._mip_gap, "sec": self._time_limit_s}}
+    def _run_cbc(self, model: Any) -> Any:
+        """Pyomo's result, with the bound that CBC prints and Pyomo forgets."""
+        engine = pyo.SolverFactory("cbc", executable=self._binary)
+        options = {"ratio": self._mip_gap, "sec": self._time_limit_s}
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "cbc.log"
+            result = engine.solve(model, load_solutions=False, options=options, logfile=str(log))
+            printed = _LOWER_BOUND.search(log.read_text(encoding="utf-8", errors="replace"))
+        if printed is not None:
+            result.problem.lower_bound = float(printed.group(1))
+        return result
 
     def _answer(self, program: Program, model: Any, result: Any, with_duals: bool) -> Solution:
         ended = result.solver.termination_condition
         status = _STATUS.get(ended)
         integers = len(program.integers) > 0
-        if ended == TerminationCondition.maxTimeLimit and integers and len(result.solution) > 0:
+        if ended == TerminationCondition.maxTimeLimit and integers and np.isfinite(_number(result.problem.upper_bound)):
             status = Status.FEASIBLE
+            result.solver.status = SolverStatus.ok  # or Pyomo logs a warning
         if status in (Status.INFEASIBLE, Status.UNBOUNDED):
             return no_solution(status)
         if status is None or result.solver.status == SolverStatus.error:
-            raise SolverError(f"{self._solver} through Pyomo gave no plan: {ended}")
+            raise SolverError(no_plan(f"{self._solver} through Pyomo", str(ended), self._time_limit_s))
         model.solutions.load_from(result)
         x = np.array([pyo.value(model.x[k], exception=False) or 0.0 for k in range(program.n_column)])
         if np.abs(x).max(initial=0.0) > _UNBOUNDED:
             return no_solution(Status.UNBOUNDED)
         nothing = np.zeros(0)
         if not with_duals:
-            return Solution(status, x, nothing, nothing, _gap(result) if status is Status.FEASIBLE else 0.0)
+            proven = not integers or (status is Status.OPTIMAL and self._mip_gap == 0.0)
+            return Solution(status, x, nothing, nothing, 0.0 if proven else _gap(result))
         if self._solver == "cbc":
             dual = complementary_duals(program, x)
         else:
@@ -152,8 +162,13 @@ def _at_bounds(value: Floats, lower: Floats, upper: Floats) -> tuple[Flags, Flag
 
 
 def _gap(result: Any) -> float:
-    low, high = float(result.problem.lower_bound), float(result.problem.upper_bound)
+    low, high = _number(result.problem.lower_bound), _number(result.problem.upper_bound)
     return abs(high - low) / max(abs(high), 1e-9)
+
+
+def _number(read: Any) -> float:
+    """What Pyomo read, infinite if nothing."""
+    return math.inf if read is None else float(read)
 
 
 def _model(program: Program, with_duals: bool) -> Any:

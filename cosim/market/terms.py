@@ -67,6 +67,16 @@ class MtuState:
     any_kw: Floats
 
 
+@dataclass(frozen=True)
+class WorstCorner:
+    """Where a row is largest: the forecast errors ``xi`` (n_xi,), and the net consumption of all PODs (n_pod,) [kW,
+    kvar] with them, with the worst deliveries and the worst split of bids of any split."""
+
+    xi: Floats
+    p_kw: Floats
+    q_kvar: Floats
+
+
 class MtuNetwork:
     """Limits of the network in MTU ``t`` as planes; ``scale_kw`` (n_quantity,): what 1 kW of a row is in its unit."""
 
@@ -123,16 +133,46 @@ class MtuNetwork:
         return MtuState(z, delta, raised, lowered, scale, self._offers.any_kw @ part)
 
     def powers(self, state: MtuState) -> tuple[Floats, Floats]:
-        """Net consumption of all PODs with the plan (n_pod,) [kW, kvar]."""
+        """Net consumption of all PODs with the plan (n_pod,) [kW, kvar], bids of any split delivered in equal parts."""
+        delta_kw = state.delta_kw.copy()
+        for each, kw in zip(self._any, state.any_kw, strict=True):
+            delta_kw[each.members] += each.direction.delta_p_kw(kw) / len(each.members)
+        return self._with(delta_kw)
+
+    def _with(self, delta_kw: Floats) -> tuple[Floats, Floats]:
+        """Net consumption of all PODs with a change of the resources' (n_resource,)."""
         p_kw, q_kvar = self._network.p_kw.copy(), self._network.q_kvar.copy()
-        np.add.at(p_kw, self._pod, state.delta_kw)
-        np.add.at(q_kvar, self._pod, state.delta_kw * self._kvar_per_kw)
+        np.add.at(p_kw, self._pod, delta_kw)
+        np.add.at(q_kvar, self._pod, delta_kw * self._kvar_per_kw)
         return p_kw, q_kvar
 
-    def half_bands(self, state: MtuState) -> tuple[Floats, Floats]:
-        """Half-bands of all PODs with the plan (n_pod,) [kW, kvar]."""
-        scale = 1.0 if state.scale is None else state.scale
-        return self._uncertainty.half_p_kw * scale, self._uncertainty.half_q_kvar * scale
+    def worst(self, number: int, limit: int, plane: int, state: MtuState) -> WorstCorner:
+        """What a plane's protection counts, forecast errors and deliveries, as powers."""
+        family = self.families[number]
+        quantity, weight = int(family.quantity[limit]), complex(family.weight[limit, plane])
+        xi = self.protection.worst(quantity, weight, family.ceiling, state.scale)
+        p_kw, q_kvar = self._with(self._delivered(quantity, weight, state))
+        more_kw, more_kvar = self.errors(state, xi)
+        return WorstCorner(xi, p_kw + more_kw, q_kvar + more_kvar)
+
+    def _delivered(self, quantity: int, weight: complex, state: MtuState) -> Floats:
+        """Change of consumption of the resources (n_resource,) [kW] at which a row is largest: as `_lost` counts."""
+        alpha = self._alpha(np.array([quantity]), np.array([[weight]]))[0, 0]
+        relief = np.where(alpha > 0.0, state.lowered_kw, 0.0) + np.where(alpha < 0.0, state.raised_kw, 0.0)
+        lost = self._risk * relief
+        at_most = np.argsort(alpha * lost, kind="stable")
+        delta_kw = state.delta_kw.copy()
+        delta_kw[at_most] -= lost[at_most] * self._shares(len(lost))
+        for each, kw, risk in zip(self._any, state.any_kw, self._any_risk, strict=True):
+            change = each.direction.delta_p_kw(alpha[each.members])
+            sure = 1.0 - risk if change.max() < 0.0 else 1.0
+            delta_kw[each.members[change.argmax()]] += each.direction.delta_p_kw(sure * kw)
+        return delta_kw
+
+    def errors(self, state: MtuState, xi: Floats) -> tuple[Floats, Floats]:
+        """By how much all PODs consume more than planned (..., n_pod) [kW, kvar] at forecast errors (..., n_xi)."""
+        more_kw, more_kvar = self._uncertainty.errors(xi)
+        return (more_kw, more_kvar) if state.scale is None else (more_kw * state.scale, more_kvar * state.scale)
 
     def violated(self, state: MtuState) -> list[Selected]:
         """Of every limit that does not hold, the worst plane and its neighbours."""
@@ -239,6 +279,7 @@ class MtuNetwork:
     ) -> tuple[Floats, Floats]:
         """Protection against forecast errors: coefficients (n, n_column), constants (n,), or terms for the budgets."""
         no_coef, set_ = np.zeros((len(quantity), self._offers.delta.shape[1])), self._uncertainty.set
+        of_pod = self._uncertainty.of_pod
         if self._residual is None:
             return no_coef, self.protection.on(quantity, weight, family.ceiling)[:, 0]
         effect = np.einsum("np,n->np", self.protection.effect[quantity], weight[:, 0]).real
@@ -246,11 +287,12 @@ class MtuNetwork:
         if set_.loadings is None:
             effect = np.abs(effect)
             if every:
-                return (effect[:, self._pod] * self._residual) @ self._offers.delta, effect.sum(axis=1)
-        loadings = np.eye(len(self._network.pods)) if set_.loadings is None else set_.loadings
+                by_delta = of_pod(effect)[:, self._pod] * self._residual
+                return by_delta @ self._offers.delta, effect.sum(axis=1)
+        loadings = np.eye(self._uncertainty.n_xi) if set_.loadings is None else set_.loadings
         for of_row, u in zip(budgets, effect, strict=True):
             terms = (loadings * u[:, None]).T
-            by_delta = terms[:, self._pod] * self._residual
+            by_delta = of_pod(terms)[:, self._pod] * self._residual
             used = np.flatnonzero(terms.any(axis=1))
             size = None if every else set_.size
             positive = set_.loadings is None

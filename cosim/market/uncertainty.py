@@ -1,15 +1,17 @@
 """Forecast errors that a plan must survive: sets of them, and how much of a limit each takes.
 
-Every POD's consumption is its schedule plus ``xi`` times its half-band. With ``xi = G eta`` and eta in a box, in a box
-of which only so many at once deviate fully (budget), or in a ball, the largest effect on a linear row with effects u of
-the xi is the dual norm of ``G' u``: sum of moduli, sum of the largest, or euclidean length. Sources: D. Bertsimas, M.
-Sim, "The price of robustness", Operations Research 52(1), 2004; A. Ben-Tal, A. Nemirovski, "Robust solutions of
-uncertain linear programs", Operations Research Letters 25(1), 1999.
+Every POD's consumption is its schedule plus ``xi`` times its half-band, with one xi for its active and reactive power,
+or one for each. With ``xi = G eta`` and eta in a box, in a box of which only so many at once deviate fully (budget), or
+in a ball, the largest effect on a linear row with effects u of the xi is the dual norm of ``G' u``: sum of moduli, sum
+of the largest, or euclidean length. Sources: D. Bertsimas, M. Sim, "The price of robustness", Operations Research
+52(1), 2004; A. Ben-Tal, A. Nemirovski, "Robust solutions of uncertain linear programs", Operations Research Letters
+25(1), 1999.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +24,7 @@ from cosim.market.network import NetworkRows
 
 @dataclass(frozen=True)
 class UncertaintySet:
-    """``xi = loadings @ eta`` (n_pod, n_factor; None: xi = eta), eta in [-1, 1] each; with the norm ``budget`` the sum
+    """``xi = loadings @ eta`` (n_xi, n_factor; None: xi = eta), eta in [-1, 1] each; with the norm ``budget`` the sum
     of their moduli is at most ``size``, with ``ball`` their euclidean length (then without the box)."""
 
     norm: Literal["box", "budget", "ball"] = "box"
@@ -34,7 +36,7 @@ class UncertaintySet:
             raise BidError(Fault(f"a {self.norm} needs a size of 0 or more", key="uncertainty", value=str(self.size)))
 
     def factors(self, effect: Complexes) -> Complexes:
-        """Effects of eta (..., n_factor) from those of xi (..., n_pod)."""
+        """Effects of eta (..., n_factor) from those of xi (..., n_xi)."""
         return effect if self.loadings is None else np.asarray(effect @ self.loadings)
 
     def largest(self, effect: Floats) -> Floats:
@@ -47,7 +49,7 @@ class UncertaintySet:
         return np.asarray(np.sort(size, axis=-1)[..., ::-1] @ self._budget(size.shape[-1]))
 
     def worst(self, effect: Floats) -> Floats:
-        """The xi (n_pod,) at which effects of eta (n_factor,) add up to `largest`."""
+        """The xi (n_xi,) at which effects of eta (n_factor,) add up to `largest`."""
         if self.norm == "ball":
             length = float(np.sqrt((effect**2).sum()))
             eta = self.size * effect / length if length > 0.0 else np.zeros_like(effect)
@@ -65,17 +67,17 @@ class UncertaintySet:
 
 
 def box() -> UncertaintySet:
-    """All PODs at their bounds at once."""
+    """All xi at their bounds at once."""
     return UncertaintySet()
 
 
 def budget(gamma: float) -> UncertaintySet:
-    """At most ``gamma`` PODs' worth of deviations at once; 0 is deterministic, the number of PODs the box."""
+    """At most ``gamma`` deviations' worth at once; 0 is deterministic, the number of xi the box."""
     return UncertaintySet("budget", gamma)
 
 
 def ellipsoid(correlation: Floats, omega: float) -> UncertaintySet:
-    """``xi = L eta``, ``L L' = correlation`` (n_pod, n_pod; may be singular), eta within ``omega`` of the origin.
+    """``xi = L eta``, ``L L' = correlation`` (n_xi, n_xi; may be singular), eta within ``omega`` of the origin.
 
     For a chance constraint on one row with Gaussian errors omega is the quantile times sigma over the half-band.
     """
@@ -88,8 +90,8 @@ def ellipsoid(correlation: Floats, omega: float) -> UncertaintySet:
 
 
 def factor_set(common: Floats, own: Floats, gamma: float | None = None) -> UncertaintySet:
-    """``xi = common @ zeta + own * eps``: factors (n_pod, n_class) such as the weather, and what is each POD's own
-    (n_pod,), all in [-1, 1], within a budget ``gamma`` if given."""
+    """``xi = common @ zeta + own * eps``: factors (n_xi, n_class) such as the weather, and what is each xi's own
+    (n_xi,), all in [-1, 1], within a budget ``gamma`` if given."""
     loadings = np.hstack([common, np.diag(own)])
     return UncertaintySet("box", loadings=loadings) if gamma is None else UncertaintySet("budget", gamma, loadings)
 
@@ -98,8 +100,11 @@ def factor_set(common: Floats, own: Floats, gamma: float | None = None) -> Uncer
 class Uncertainty:
     """Forecast errors of one MTU.
 
-    ``half_p_kw``, ``half_q_kvar`` (n_pod,): half-bands; xi = 1 is a consumption higher by that much. ``base``:
-    ``baseline`` keeps the band as it is when a POD is activated, ``residual`` scales it with the POD's consumption.
+    ``half_p_kw``, ``half_q_kvar`` (n_pod,): half-bands; xi = 1 is a consumption higher by that much. ``reactive``:
+    ``with_active`` moves both by one xi (n_xi = n_pod), so that a POD keeps its power factor; ``independent`` has an xi
+    for P of every POD, then one for Q of every POD (n_xi = 2 n_pod), so that a box covers all (P, Q) within both bands.
+    ``base``: ``baseline`` keeps the band as it is when a POD is activated, ``residual`` scales both with the POD's
+    active consumption.
     ``worst_case``: ``exact``, or ``reim`` of the study (sums of the moduli of real and of imaginary parts, with the
     signs of the current at the schedule), which is for comparison only: unsafe when activation turns the current.
     ``delivery_budget``: how many resources may fail to deliver (`Resource.delivery_risk`) at once, None for all.
@@ -113,18 +118,50 @@ class Uncertainty:
     worst_case: Literal["exact", "reim"] = "exact"
     delivery_budget: float | None = None
     effect_factor: Complexes | None = None
+    reactive: Literal["with_active", "independent"] = "with_active"
 
     def __post_init__(self) -> None:
-        faults = []
+        faults = list(self._shape_faults())
         if self.base == "residual" and self.set.norm == "ball":
             problem = "a band on the residual with a ball makes cones, which linear solvers cannot solve"
             faults.append(Fault(problem, key="base", allowed="a box, a budget or a factor set"))
         if self.worst_case == "reim" and (
-            self.set.norm != "box" or self.set.loadings is not None or self.base != "baseline"
+            self.set.norm != "box" or self.set.loadings is not None or self.base != "baseline" or self.n_xi > self.n_pod
         ):
-            faults.append(Fault("reim is defined for a box on the baseline only", key="worst_case"))
+            problem = "reim is defined for a box on the baseline with P and Q together only"
+            faults.append(Fault(problem, key="worst_case"))
         if faults:
             raise BidError(faults)
+
+    def _shape_faults(self) -> Iterator[Fault]:
+        if self.half_q_kvar.shape != self.half_p_kw.shape:
+            value = f"{len(self.half_p_kw)} and {len(self.half_q_kvar)}"
+            yield Fault("half-bands of P and of Q must be of the same PODs", key="half_q_kvar", value=value)
+        loadings = self.set.loadings
+        if loadings is not None and len(loadings) != self.n_xi:
+            problem = f"the set must have an xi for each POD's {'P and Q' if self.n_xi > self.n_pod else 'power'}"
+            yield Fault(problem, key="set", value=str(len(loadings)), allowed=str(self.n_xi))
+
+    @property
+    def n_pod(self) -> int:
+        return len(self.half_p_kw)
+
+    @property
+    def n_xi(self) -> int:
+        return self.n_pod if self.reactive == "with_active" else 2 * self.n_pod
+
+    def errors(self, xi: Floats) -> tuple[Floats, Floats]:
+        """By how much consumption is higher than scheduled (..., n_pod) [kW, kvar] at ``xi`` (..., n_xi), on the
+        baseline."""
+        return xi[..., : self.n_pod] * self.half_p_kw, xi[..., -self.n_pod :] * self.half_q_kvar
+
+    def of_xi(self, of_pod: Floats) -> Floats:
+        """What belongs to PODs (n_pod,) for each xi (n_xi,)."""
+        return np.tile(of_pod, self.n_xi // self.n_pod)
+
+    def of_pod(self, of_xi: Floats) -> Floats:
+        """Sums over the xi (..., n_xi) of each POD (..., n_pod)."""
+        return np.asarray(of_xi.reshape(*of_xi.shape[:-1], -1, self.n_pod).sum(axis=-2))
 
 
 def certain(n_pod: int) -> Uncertainty:
@@ -135,19 +172,22 @@ def certain(n_pod: int) -> Uncertainty:
 class Protection:
     """What forecast errors can do to the quantities of one network.
 
-    ``effect`` (n_quantity, n_pod): complex change by xi = 1.
+    ``effect`` (n_quantity, n_xi): complex change by xi = 1.
     """
 
     def __init__(self, network: NetworkRows, uncertainty: Uncertainty) -> None:
-        self._set, self._reim = uncertainty.set, uncertainty.worst_case == "reim"
+        self._uncertainty, self._set = uncertainty, uncertainty.set
+        self._reim = uncertainty.worst_case == "reim"
         self._ceiling = UncertaintySet("box", loadings=self._set.loadings)
-        effect = network.by_p * uncertainty.half_p_kw + network.by_q * uncertainty.half_q_kvar
-        self.effect = effect if uncertainty.effect_factor is None else effect * uncertainty.effect_factor
+        by_p, by_q = network.by_p * uncertainty.half_p_kw, network.by_q * uncertainty.half_q_kvar
+        if uncertainty.effect_factor is not None:
+            by_p, by_q = by_p * uncertainty.effect_factor, by_q * uncertainty.effect_factor
+        self.effect = by_p + by_q if uncertainty.reactive == "with_active" else np.hstack([by_p, by_q])
         self._base, self._n_conductor = network.base, len(network.conductors)
 
     def reach(self, ceiling: bool, scale: Floats | None = None) -> Floats:
         """No plane's protection is more than this (n_quantity,). ``scale`` (n_pod,) is that of the bands."""
-        factors = self._set.factors(self.effect if scale is None else self.effect * scale)
+        factors = self._set.factors(self._scaled(self.effect, scale))
         reach = self._of(ceiling).largest(np.abs(factors))
         if self._reim:
             reach[: self._n_conductor] = np.abs(self._reim_sum(np.arange(self._n_conductor)))
@@ -166,18 +206,20 @@ class Protection:
         return np.asarray(self._rows(np.array([quantity]), np.array([[weight]]), scale)[0, 0])
 
     def worst(self, quantity: int, weight: complex, ceiling: bool, scale: Floats | None = None) -> Floats:
-        """The xi (n_pod,) that is worst for one row."""
+        """The xi (n_xi,) that is worst for one row."""
         return self._of(ceiling).worst(self.terms(quantity, weight, scale))
 
     def _of(self, ceiling: bool) -> UncertaintySet:
         return self._ceiling if ceiling else self._set
 
     def _rows(self, at: Ints, weight: Complexes, scale: Floats | None) -> Floats:
-        effect = self.effect[at] if scale is None else self.effect[at] * scale
-        factors = self._set.factors(effect)
+        factors = self._set.factors(self._scaled(self.effect[at], scale))
         return np.asarray(
             weight.real[:, :, None] * factors.real[:, None, :] - weight.imag[:, :, None] * factors.imag[:, None, :]
         )
+
+    def _scaled(self, effect: Complexes, scale: Floats | None) -> Complexes:
+        return effect if scale is None else effect * self._uncertainty.of_xi(scale)
 
     def _reim_sum(self, at: Ints) -> Complexes:
         """Sum of all moduli with the signs of the current at the schedule (n,)."""

@@ -6,50 +6,30 @@ Durations are texts such as ``15min`` and become whole seconds. A resolved scena
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PlainSerializer,
-    Strict,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from cosim.clock import DURATION_FORM, Clock, format_duration, parse_duration_s, zone
-
-
-def _duration(value: object) -> int:
-    if not isinstance(value, str):
-        raise ValueError(f"not a duration; expected {DURATION_FORM}")
-    return parse_duration_s(value)
-
-
-def _written_as(form: str, example: str) -> BeforeValidator:
-    """Keep numbers out of dates and times: pydantic would take them as seconds since 1970 or since midnight."""
-
-    def check(value: object) -> object:
-        if isinstance(value, date | time) or (isinstance(value, str) and re.fullmatch(form, value)):
-            return value
-        raise ValueError(f"expected the form {example}")
-
-    return BeforeValidator(check)
-
-
-def _form(value: object) -> str:
-    """The branch of a union that the user evidently means, so that only its faults are reported."""
-    return "word" if isinstance(value, str | int | float | None) else "structure"
+from cosim.clock import Clock, format_duration, zone
+from cosim.scenario.market import AggregatorConfig, DsoConfig, MarketConfig, ResourceConfig
+from cosim.scenario.values import (
+    Day,
+    Duration,
+    Instant,
+    NonNegative,
+    Number,
+    Part,
+    Positive,
+    Share,
+    Switch,
+    TimeOfDay,
+    Whole,
+    form,
+)
 
 
 def _profile_form(value: object) -> str:
@@ -57,31 +37,6 @@ def _profile_form(value: object) -> str:
         return "file" if isinstance(value, FileProfiles) else "simbench"
     of_file = tuple(FileProfiles.model_fields)
     return "file" if any(get_close_matches(str(key), of_file) for key in value) else "simbench"
-
-
-# The text in each of these is the type in the words of messages and of docs/scenario.md.
-Number = Annotated[float, Strict(), "number"]
-Whole = Annotated[int, Strict(), "whole number"]
-Switch = Annotated[bool, Strict(), "true or false"]
-Share = Annotated[Number, Field(ge=0.0, le=1.0)]
-NonNegative = Annotated[Number, Field(ge=0.0)]
-Positive = Annotated[Number, Field(gt=0.0)]
-Duration = Annotated[
-    int, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str), "duration such as 15min, 2h, 3d"
-]
-Instant = Annotated[
-    AwareDatetime,
-    _written_as(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*", "2016-07-22T00:00:00+01:00"),
-    "date and time with offset such as 2016-07-22T00:00:00+01:00",
-]
-Day = Annotated[date, _written_as(r"\d{4}-\d\d-\d\d", "2016-07-23"), "date such as 2016-07-23"]
-TimeOfDay = Annotated[time, _written_as(r"\d\d:\d\d(:\d\d)?", "18:00"), "time of day such as 18:00"]
-
-
-class Part(BaseModel):
-    """Base of all parts: frozen, unknown keys forbidden, no silent conversion of text to numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SimbenchProfiles(Part):
@@ -135,7 +90,7 @@ class Limits(Part):
     vm_min_pu: Positive = Field(0.9, description="lowest voltage [pu]")
     vm_max_pu: Positive = Field(1.1, description="highest voltage [pu]")
     branches: Annotated[
-        Annotated[tuple[str, ...], Tag("structure")] | Annotated[Literal["rated"], Tag("word")], Discriminator(_form)
+        Annotated[tuple[str, ...], Tag("structure")] | Annotated[Literal["rated"], Tag("word")], Discriminator(form)
     ] = Field("rated", description="branches held to their ratings: all that have one, or those named here")
     loading_max_pu: Positive = Field(1.0, description="highest current [of the rated current]")
 
@@ -221,7 +176,7 @@ class Sensors(Part):
     """Which meters exist, what goes wrong with them, and what counts as simultaneous."""
 
     meters: Annotated[
-        Annotated[tuple[str, ...], Tag("structure")] | Annotated[Literal["all"], Tag("word")], Discriminator(_form)
+        Annotated[tuple[str, ...], Tag("structure")] | Annotated[Literal["all"], Tag("word")], Discriminator(form)
     ] = Field("all", description="names of meters of the feeder to use")
     extra: dict[str, Meter] = Field({}, description="further meters, by name")
     faults: dict[str, SensorFaults] = Field(
@@ -253,7 +208,7 @@ class MqttTransport(Part):
 
 Transport = Annotated[
     Annotated[MqttTransport, Tag("structure")] | Annotated[Literal["embedded", "memory"], Tag("word")],
-    Discriminator(_form),
+    Discriminator(form),
 ]
 
 
@@ -340,12 +295,12 @@ class OperatorConfig(Part):
 
     enabled: Switch = Field(True, description="whether orders are given at all")
     thresholds_kw: Annotated[
-        Annotated[dict[str, Number], Tag("structure")] | Annotated[Literal["auto"], Tag("word")], Discriminator(_form)
+        Annotated[dict[str, Number], Tag("structure")] | Annotated[Literal["auto"], Tag("word")], Discriminator(form)
     ] = Field("auto", description="head power [kW] below which each storage POD charges, or auto: from the sizing step")
     action: Literal["next", "same"] = Field("next", description="MTU in which an order acts")
     initial_energy_kwh: Annotated[
         Annotated[dict[str, NonNegative], Tag("structure")] | Annotated[Literal["reserve"], Tag("word")],
-        Discriminator(_form),
+        Discriminator(form),
     ] = Field("reserve", description="stored energy at the start by storage POD [kWh], or reserve")
     discharge: Discharge = Field(Discharge(), description="how storage empties again")
     sizing: Sizing = Field(Sizing(), description="how thresholds are computed")
@@ -412,6 +367,12 @@ class Scenario(Part):
     message_timeout_s: Positive = Field(10.0, description="time to wait for an announced message [s]")
     estimator: EstimatorConfig = Field(EstimatorConfig(), description="how unmetered injections are found")
     operator: OperatorConfig = Field(OperatorConfig(), description="the operator's rule")
+    resources: dict[str, ResourceConfig] = Field({}, description="flexible resources, by name")
+    aggregators: dict[str, AggregatorConfig] = Field(
+        {}, description="how aggregators offer, by name; those not named offer as the entry `default` says"
+    )
+    dso: DsoConfig = Field(DsoConfig(), description="the buyer of local flexibility")
+    market: MarketConfig | None = Field(None, description="the local flexibility market; none without it")
     recorder: RecorderConfig = Field(RecorderConfig(), description="the result file")
     remote: tuple[str, ...] = Field((), description="own simulators to run as separate processes, e.g. [estimator]")
     simulators: dict[str, ForeignSimulator] = Field({}, description="foreign mosaik simulators, by name")

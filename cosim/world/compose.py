@@ -17,7 +17,7 @@ from loguru import logger
 from mosaik.starters import PythonStarter, Starter
 
 from cosim.case import Case
-from cosim.domain.frames import EventTable, Signal
+from cosim.domain.frames import EventTable, Message, Signal
 from cosim.errors import CosimError, SimulatorError
 from cosim.io.store import ResultWriter
 from cosim.io.transport import MemoryBus
@@ -158,7 +158,8 @@ class _Composer:
                 continue
             entity = getattr(factory, model)()
             self._entities[name, model] = entity
-            self._outputs += [(Port(name, model, _name(o)), o) for o in map(_output, entity.extra_info)]
+            recorded = (_output(described) for described in entity.extra_info if described["kind"] != Message.__name__)
+            self._outputs += [(Port(name, model, _name(output)), output) for output in recorded]
 
     def _start_foreign(self, name: str, foreign: ForeignSimulator) -> None:
         starter = foreign_starter(self._case.loaded, name)
@@ -188,12 +189,14 @@ class _Composer:
 
     def connect_all(self) -> None:
         idle = np.zeros(len(self._case.storage))
+        nothing: list[Any] = []
         for link in self._links:
             source = self._entities[link.source.simulator, link.source.entity]
             target = self._entities[link.target.simulator, link.target.entity]
             how: dict[str, Any] = {}
             if link.when == "next":
-                how = {"time_shifted": True, "initial_data": {link.source.attribute: self._wired(link, idle)}}
+                first = nothing if link.message else self._wired(link, idle)
+                how = {"time_shifted": True, "initial_data": {link.source.attribute: first}}
             elif link.when == "back":
                 how = {"weak": True}
             if link.source.simulator in self._case.scenario.simulators:

@@ -84,7 +84,7 @@ class Year:
             channels,
             snapshot(channels, read.messages, t_s, case.scenario.sensors.tolerance_s),
             history_window(window, 2 * case.scenario.estimator.history.window + 1),
-            frozen(np.zeros(len(case.sites))),
+            frozen(np.zeros(2 * len(case.sites))),
         )
 
     def _perfect_readings(self, step: int) -> Floats:

@@ -68,7 +68,7 @@ def draw_problem(seed, n_channel, *, curvature=1e-4, n_site=3):
     snapshot = Snapshot(
         frozen(np.where(lost, np.nan, value)), frozen(np.where(lost, Quality.MISSING, Quality.GOOD), np.int8)
     )
-    return EstimationProblem(flow, channels, snapshot, history_window(samples), frozen(rng.normal(0.0, 10.0, n_site)))
+    return EstimationProblem(flow, channels, snapshot, history_window(samples), frozen(rng.normal(0.0, 10.0, 2 * n_site)))
 
 
 def with_channels(case, order):
@@ -100,7 +100,7 @@ def with_sites(case, order):
         mean=case.history.mean[both],
         covariance=case.history.covariance[np.ix_(both, both)],
     )
-    return dataclasses.replace(case, flow=flow, history=history, ordered_p_kw=case.ordered_p_kw[order]), both
+    return dataclasses.replace(case, flow=flow, history=history, ordered=case.ordered[both]), both
 
 
 def deviation(case, x, other):
@@ -205,7 +205,7 @@ def test_wls_solves_a_linear_feeder_in_closed_form(seed, n_channel):
     slope = case.flow.a[:, good].T
     noise = np.diag([c.sigma**2 for c, g in zip(case.channels, good, strict=True) if g])
     prior = case.history.covariance
-    order = np.concatenate([case.ordered_p_kw, np.zeros(3)])
+    order = case.ordered
     innovation = case.snapshot.value[good] - slope @ (case.history.mean + order)
     gain = prior @ slope.T @ np.linalg.inv(slope @ prior @ slope.T + noise) if good.any() else np.zeros((6, 0))
     assert deviation(case, found.x, case.history.mean + gain @ innovation) < 1e-5

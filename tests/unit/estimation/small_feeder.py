@@ -133,4 +133,5 @@ def problem(channels, *, truth=TRUTH, ordered=(0.0, 0.0, 0.0), missing=(), windo
     flow.limit_kw = limit_kw
     quality = np.where(lost, Quality.MISSING, Quality.GOOD)
     snapshot = Snapshot(frozen(np.where(lost, np.nan, value)), frozen(quality, np.int8))
-    return EstimationProblem(flow, tuple(channels), snapshot, window or history(), frozen(ordered_p_kw))
+    ordered_pq = frozen([*ordered_p_kw, 0.0, 0.0, 0.0])
+    return EstimationProblem(flow, tuple(channels), snapshot, window or history(), ordered_pq)

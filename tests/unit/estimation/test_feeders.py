@@ -59,7 +59,7 @@ class Grid:
         truth = self.window.mean + np.linalg.cholesky(self.window.covariance) @ rng.standard_normal(2 * len(self.sites))
         value = self.flow.predict(*np.split(truth[np.newaxis], 2, axis=1))[0]
         value = value + self.sigma * rng.standard_normal(len(value))
-        idle = frozen(np.zeros(len(self.sites)))
+        idle = frozen(np.zeros(2 * len(self.sites)))
         snapshot = Snapshot(frozen(value), frozen(np.where(np.isnan(value), Quality.MISSING, Quality.GOOD), np.int8))
         return EstimationProblem(self.flow, self.channels, snapshot, self.window, idle), truth
 

@@ -82,7 +82,7 @@ def drawn(seed):
     )
     window = HistoryWindow(MEAN - 4.0 * SPREAD, MEAN + 4.0 * SPREAD, MEAN, covariance)
     snapshot = Snapshot(frozen(value), frozen(np.zeros(len(SIGMA)), np.int8))
-    return EstimationProblem(flow, channels, snapshot, window, frozen(np.zeros(5))), network, truth
+    return EstimationProblem(flow, channels, snapshot, window, frozen(np.zeros(10))), network, truth
 
 
 @pytest.mark.parametrize("seed", range(5))

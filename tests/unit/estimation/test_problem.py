@@ -23,8 +23,8 @@ from cosim.estimation.problem import (
 def test_all_wrong_shapes_are_named_at_once():
     sound = problem(HEAD)
     with pytest.raises(InputError) as caught:
-        dataclasses.replace(sound, ordered_p_kw=np.zeros(2), snapshot=Snapshot(np.zeros(3), np.zeros(2, dtype=np.int8)))
-    assert [fault.key for fault in caught.value.faults] == ["snapshot.value", "ordered_p_kw"]
+        dataclasses.replace(sound, ordered=np.zeros(2), snapshot=Snapshot(np.zeros(3), np.zeros(2, dtype=np.int8)))
+    assert [fault.key for fault in caught.value.faults] == ["snapshot.value", "ordered"]
     assert "got (2,); allowed: (3,)" in str(caught.value)
 
 
@@ -80,7 +80,7 @@ def test_a_meter_of_several_sites_fixes_none_of_them():
     window = HistoryWindow(ten, ten, ten, np.eye(10))
     snapshot = Snapshot(np.array([30.0, 10.0, 5.0]), np.zeros(3, dtype=np.int8))
     case = dataclasses.replace(
-        sound, flow=flow, channels=channels, snapshot=snapshot, history=window, ordered_p_kw=np.zeros(5)
+        sound, flow=flow, channels=channels, snapshot=snapshot, history=window, ordered=np.zeros(10)
     )
     assert is_site_power(case).tolist() == [False, True, True]
     np.testing.assert_array_equal(metered_power(case).x[:5], [10.0, np.nan, np.nan, 5.0, np.nan])

@@ -15,7 +15,7 @@ def network(p_kw, i_max_a=100.0, effect=None, head=None, v_drop_pu=None, v_limit
     the node ``B.1`` at 1 pu without load. Reactive power leads a quarter turn behind."""
     p_kw = np.asarray(p_kw, dtype=float)
     n = len(p_kw)
-    by_p = np.ones((1, n), dtype=complex) * (1.0 if effect is None else np.asarray(effect, dtype=float))
+    by_p = np.ones((1, n), dtype=complex) * (1.0 if effect is None else np.asarray(effect))
     drop = np.zeros((0, n)) if v_drop_pu is None else np.asarray(v_drop_pu, dtype=float).reshape(1, n)
     nodes = () if v_drop_pu is None else ("B.1",)
     low, high = (np.full(len(nodes), limit) for limit in v_limits)

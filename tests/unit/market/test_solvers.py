@@ -1,6 +1,7 @@
 import os
 import shutil
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,20 +129,55 @@ class TestFindingCbc:
             Reference("cbc")
 
 
-def hard_knapsack(n=40):
-    """Integers that take a while: equal ratios of cost to weight, an awkward sum."""
-    weight = np.round(np.random.default_rng(5).uniform(1000.0, 2000.0, n))
-    return program(weight, 0.0, 1.0, np.vstack([weight, weight[::-1]]), weight.sum() / 3.0 + 0.5, np.inf, integer=True)
+def market_split(n, m, priced):
+    """Sums of yes-or-no columns that must be hit, which takes very long; missing them costs if ``priced``."""
+    rng = np.random.default_rng(1)
+    a = rng.integers(1, 100, (m, n)).astype(float)
+    target, cost = np.floor(a.sum(axis=1) / 2.0), rng.uniform(1.0, 2.0, n)
+    if not priced:
+        return program(cost, 0.0, 1.0, a, target, target, integer=True)
+    wide, more = np.hstack([a, np.eye(m), -np.eye(m)]), np.ones(2 * m)
+    made = program([*cost, *(10.0 * more)], 0.0, [*np.ones(n), *(1e4 * more)], wide, target, target)
+    return Program(replace(made.columns, integer=np.arange(n + 2 * m) < n), made.rows)
 
 
-def test_time_limit_gives_the_best_plan_so_far_and_its_gap():
-    solver = Highs(time_limit_s=0.3)
-    found = solver.solve(hard_knapsack(400))
+LIMITED = pytest.mark.parametrize(
+    "make",
+    [Highs, lambda **way: Reference("cbc", **way), lambda **way: Reference("highs", **way)],
+    ids=["fast", "cbc", "highs"],
+)
+
+
+@LIMITED
+def test_time_limit_gives_the_best_plan_so_far_and_its_gap(make):
+    hard = market_split(60, 10, priced=True)
+    found = make(time_limit_s=0.3).solve(hard)
+    assert found.status is Status.FEASIBLE
     assert found.solved
-    assert found.status is Status.OPTIMAL or 0.0 < found.gap < 1.0
-    assert found.x == pytest.approx(found.x.round(), abs=1e-6)
+    assert found.x[:60] == pytest.approx(found.x[:60].round(), abs=1e-6)
+    assert hard.rows.matrix(80) @ found.x == pytest.approx(hard.rows.lower)
+    relaxed = Program(replace(hard.columns, integer=np.zeros(80, dtype=bool)), hard.rows)
+    cost, bound = (float(hard.columns.cost @ x) for x in (found.x, Highs().solve(relaxed).x))
+    assert 0.0 < found.gap <= (cost - bound) / cost + 1e-6
 
 
-def test_no_plan_within_the_time_limit_is_an_error():
+@LIMITED
+@pytest.mark.parametrize("time_limit_s", [0.0, 0.3])
+def test_no_plan_within_the_time_limit_is_an_error(make, time_limit_s):
+    with pytest.raises(SolverError, match=rf"gave no plan: .* \(it may take {time_limit_s:g} s for a solve\)"):
+        make(time_limit_s=time_limit_s).solve(market_split(200, 30, priced=False))
+
+
+@LIMITED
+def test_a_plan_that_is_good_enough_says_how_good(make):
+    hard = market_split(25, 1, priced=True)
+    best = hard.columns.cost @ Highs().solve(hard).x
+    found = make(mip_gap=0.2).solve(hard)
+    assert found.status is Status.OPTIMAL
+    assert hard.columns.cost @ found.x <= best / (1.0 - max(found.gap, 1e-9)) <= best / 0.8
+    assert make().solve(hard).gap == 0.0
+
+
+def test_a_linear_program_has_no_second_best():
     with pytest.raises(SolverError, match="Time limit"):
-        Highs(time_limit_s=0.0).solve(hard_knapsack(400))
+        Highs(time_limit_s=0.0).solve(program(np.ones(400), 0.0, 1.0, np.ones((400, 400)), 7.0, np.inf))

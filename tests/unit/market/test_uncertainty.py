@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from small_market import network
@@ -135,3 +137,84 @@ class TestReimOfTheStudy:
         assert abs(10.0 - 40.0 + shift) == pytest.approx(60.0)
         exact = Protection(self.net([90.0 + 0j], 10.0), Uncertainty(np.ones(1), np.zeros(1), box()))
         assert exact.on(np.array([0]), np.array([[-1.0 + 0j]]), False)[0, 0] + 30.0 == pytest.approx(120.0)
+
+
+class TestPAndQApart:
+    NET = network([1.0, 1.0], effect=[1.0, 0.5 + 0.5j], v_drop_pu=[1e-3, 2e-3])
+    HALF_P, HALF_Q = np.array([10.0, 6.0]), np.array([3.0, 4.0])
+
+    def of(self, kind=None, **more):
+        return Uncertainty(self.HALF_P, self.HALF_Q, kind or box(), reactive="independent", **more)
+
+    def on(self, uncertainty, angle, scale=None):
+        """Protection of the conductor's row along ``angle``."""
+        weight = np.array([[np.exp(-1j * angle)]])
+        return float(Protection(self.NET, uncertainty).on(np.array([0]), weight, False, scale)[0, 0])
+
+    def effects(self, angle, scale=(1.0, 1.0)):
+        """Effects of the errors of P0, P1, Q0, Q1 on that row."""
+        by_p, by_q = self.NET.i_by_p[0], self.NET.i_by_q[0]
+        changes = np.concatenate([by_p * self.HALF_P * scale, by_q * self.HALF_Q * scale])
+        return (np.exp(-1j * angle) * changes).real
+
+    @pytest.mark.parametrize("angle", np.linspace(0.0, 2.0 * np.pi, 9))
+    def test_a_box_is_the_worst_of_all_corners_of_the_rectangles(self, angle):
+        corners = np.array(list(itertools.product((-1.0, 1.0), repeat=4)))
+        assert self.on(self.of(), angle) == pytest.approx((corners @ self.effects(angle)).max())
+        half = np.array([0.5, 0.25])
+        assert self.on(self.of(), angle, half) == pytest.approx((corners @ self.effects(angle, half)).max())
+
+    def test_a_budget_counts_p_and_q_of_a_pod_as_two(self):
+        angle = np.pi / 5.0
+        first, second, *_ = np.sort(np.abs(self.effects(angle)))[::-1]
+        assert self.on(self.of(budget(1.5)), angle) == pytest.approx(first + 0.5 * second)
+        assert self.on(self.of(budget(4.0)), angle) == pytest.approx(self.on(self.of(), angle))
+
+    def test_full_correlation_in_a_ball_is_p_and_q_together(self):
+        """The correlation of each POD's P with its Q is 1, between PODs 0."""
+        tied = np.tile(np.eye(2), (2, 2))
+        together = Uncertainty(self.HALF_P, self.HALF_Q, ellipsoid(np.eye(2), 1.3))
+        for angle in (0.0, 0.7, 2.0):
+            assert self.on(self.of(ellipsoid(tied, 1.3)), angle) == pytest.approx(self.on(together, angle))
+
+    def test_factors_load_p_and_q_each(self):
+        weather = np.array([[1.0], [1.0], [0.0], [0.0]])
+        kind = factor_set(weather, np.array([0.0, 0.0, 1.0, 1.0]))
+        u = self.effects(0.7)
+        assert self.on(self.of(kind), 0.7) == pytest.approx(abs(u[0] + u[1]) + abs(u[2]) + abs(u[3]))
+
+    def test_the_worst_error_attains_it(self):
+        protection, weight = Protection(self.NET, self.of()), np.exp(-0.7j)
+        xi = protection.worst(0, weight, False)
+        assert xi.shape == (4,)
+        more_kw, more_kvar = self.of().errors(xi)
+        assert np.abs(more_kw) == pytest.approx(self.HALF_P)
+        assert np.abs(more_kvar) == pytest.approx(self.HALF_Q)
+        reached = self.NET.at(more_kw, more_kvar) - self.NET.base
+        assert (weight * reached[0]).real == pytest.approx(self.on(self.of(), 0.7))
+
+    def test_errors_of_many_cases(self):
+        xi = np.array([[1.0, 0.0, 0.0, -1.0], [0.0, 0.5, 0.5, 0.0]])
+        more_kw, more_kvar = self.of().errors(xi)
+        np.testing.assert_allclose(more_kw, [[10.0, 0.0], [0.0, 3.0]])
+        np.testing.assert_allclose(more_kvar, [[0.0, -4.0], [1.5, 0.0]])
+
+    def test_errors_together_have_one_xi_for_both(self):
+        more_kw, more_kvar = Uncertainty(self.HALF_P, self.HALF_Q, box()).errors(np.array([1.0, -0.5]))
+        np.testing.assert_allclose(more_kw, [10.0, -3.0])
+        np.testing.assert_allclose(more_kvar, [3.0, -2.0])
+
+    def test_effect_factor_multiplies_both(self):
+        factor = np.array([2.0, 1j])
+        twice, once = (Protection(self.NET, self.of(**way)).effect for way in ({"effect_factor": factor}, {}))
+        np.testing.assert_allclose(twice, once * [2.0, 1j, 2.0, 1j])
+
+    def test_wrong_shapes_and_reim_are_refused(self):
+        with pytest.raises(BidError, match="an xi for each POD's P and Q; got 2; allowed: 4"):
+            self.of(ellipsoid(np.eye(2), 1.0))
+        with pytest.raises(BidError, match="an xi for each POD's power; got 3; allowed: 2"):
+            Uncertainty(self.HALF_P, self.HALF_Q, ellipsoid(np.eye(3), 1.0))
+        with pytest.raises(BidError, match="of the same PODs; got 2 and 3"):
+            Uncertainty(self.HALF_P, np.zeros(3), box())
+        with pytest.raises(BidError, match="P and Q together only"):
+            self.of(worst_case="reim")

@@ -1,10 +1,15 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 from small_market import DOWN, bid, case, kw, network
 
+from cosim.errors import SolverError
 from cosim.market.case import HOLD
 from cosim.market.clearing import clear
 from cosim.market.highs import Highs
 from cosim.market.pricing import location_prices, uplifts
+from cosim.market.program import Program, Status
 from cosim.market.reference import Reference
 
 HOUR = network([80.0, 40.0])  # 20 A too much
@@ -87,3 +92,44 @@ def test_uplift_makes_a_whole_bid_whole():
 def test_bids_that_can_be_divided_need_no_uplift():
     cleared = clear(case([bid("P0 a", 15.0, 1.0), bid("P1 b", 50.0, 2.0)], HOUR))
     assert uplifts(cleared, location_prices(cleared)) == {}
+
+
+class Stopped:
+    """A solver whose time ends at the second best plan of a program with integers."""
+
+    digits = 9
+
+    def __init__(self):
+        self.stops = 0
+
+    def solve(self, program, with_duals=True):
+        best = Highs().solve(program, with_duals)
+        if not len(program.integers):
+            return best
+        self.stops += 1
+        other = replace(program.columns, lower=np.where(program.columns.integer, 1.0 - best.x.round(), -np.inf))
+        other = replace(other, lower=np.maximum(other.lower, program.columns.lower), upper=program.columns.upper)
+        second = Highs().solve(Program(other, program.rows))
+        cost, least = (float(program.columns.cost @ each.x) for each in (second, best))
+        return replace(second, status=Status.FEASIBLE, gap=(cost - least) / cost)
+
+
+def test_when_time_ends_the_decisions_so_far_stay_and_the_gap_is_told():
+    """Without network rows no bid is best; the second best takes the dear one, and limits found later adjust it."""
+    bids = [bid("P0 all", 50.0, 5.0, min_accept=0.2), bid("P1 some", 50.0, 2.0)]
+    solver = Stopped()
+    stopped, best = clear(case(bids, HOUR), solver), clear(case(bids, HOUR))
+    assert solver.stops == 1
+    assert kw(stopped) == pytest.approx({"P0 all": 10.0, "P1 some": 10.0})
+    assert stopped.stopped
+    assert stopped.gap >= (stopped.objective_eur - best.objective_eur) / stopped.objective_eur > 0.0
+    assert stopped.unsolved == ()
+    assert (best.stopped, best.gap) == (False, 0.0)
+
+
+def test_decisions_that_cannot_keep_hard_limits_when_time_ends_are_an_error():
+    bids = [bid("P0 all", 50.0, -1.0, DOWN, min_accept=1.0), bid("P1 some", 20.0, 2.0, min_accept=0.1)]
+    hard = {"slack_eur_per_kwh": None}
+    clear(case(bids, HOUR, settings=hard))
+    with pytest.raises(SolverError, match="time ended with decisions"):
+        clear(case(bids, HOUR, settings=hard), Stopped())

@@ -1,0 +1,305 @@
+"""An aggregator's resources from one market time unit (MTU) to the next: orders, steps, declarations and offers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cosim.domain.frames import Floats
+from cosim.domain.market import Award, Bid, Coupling, Direction, Product
+from cosim.flexibility.band import FlexibilityBand, flexibility_band
+from cosim.flexibility.disaggregation import divide_awards
+from cosim.flexibility.offers import Member, Terms, coupling, offers
+from cosim.flexibility.outages import Stream, delivered_share, out_of_reach
+from cosim.flexibility.pod_forecast import PowerForecast
+from cosim.flexibility.portfolio import Unit
+from cosim.flexibility.resources import (
+    Conditions,
+    Dispatch,
+    dispatch,
+    free_mtu,
+    memory_from_json,
+    memory_to_json,
+    pod_change,
+    set_point_kw,
+    step,
+)
+from cosim.scenario.market import AggregatorConfig
+
+PRODUCTS = {direction: Product(direction.value, "congestion", direction) for direction in Direction}
+"""What is traded in the local market: net injection raised or lowered for an MTU."""
+
+
+@dataclass(frozen=True)
+class UnitMemory:
+    """What lasts of a unit between steps.
+
+    ``state`` of its device and ``free`` that of the same device never activated; ``plan_kw``: changes it is to deliver
+    by MTU (consumption positive), ``fixed_kw``: baselines they were bought around a day ahead; ``declared_kw``: what it
+    draws over the profile of its POD in the MTU that begins next, without them; ``held`` in the present one;
+    ``unreached``: out of reach in it, None before the first.
+    """
+
+    state: Any
+    free: Any
+    plan_kw: Mapping[int, float]
+    fixed_kw: Mapping[int, float]
+    declared_kw: float = 0.0
+    held: Dispatch | None = None
+    unreached: bool | None = None
+
+
+@dataclass(frozen=True)
+class Session:
+    """Offers for the MTUs from ``t_s`` on: bids, what couples the MTUs of resources, and the bands behind them.
+
+    ``over_profile_kw`` (n_mtu,) by resource: what it draws without activation over the profile of its POD.
+    """
+
+    t_s: int
+    mtu_s: int
+    n_mtu: int
+    bids: tuple[Bid, ...]
+    couplings: tuple[Coupling, ...]
+    members: Mapping[str, Member]
+    over_profile_kw: Mapping[str, Floats]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """All units of a scenario. ``outdoor(unit, t_s)``: outdoor temperature [degree C]."""
+
+    units: tuple[Unit, ...]
+    sellers: Mapping[str, AggregatorConfig]
+    seed: int
+    mtu_s: int
+    step_s: int
+    outdoor: Callable[[Unit, int], float]
+
+    def start(self) -> tuple[UnitMemory, ...]:
+        return tuple(UnitMemory(u.device.start(), u.device.start(), {}, {}) for u in self.units)
+
+    def begun(self, memory: Sequence[UnitMemory], t_s: int, p_kw: Floats, q_kvar: Floats) -> tuple[UnitMemory, ...]:
+        """An MTU begins at ``t_s``: who is out of reach, and what each unit is held to, at the PODs' profiles (n_pod,)
+        [kW, kvar]."""
+        return tuple(
+            self._begun(unit, held, self._now(unit, t_s, p_kw, q_kvar), t_s // self.mtu_s)
+            for unit, held in zip(self.units, memory, strict=True)
+        )
+
+    def _begun(self, unit: Unit, memory: UnitMemory, now: Conditions, mtu: int) -> UnitMemory:
+        stream = Stream(self.seed, unit.resource.aggregator, unit.resource.id)
+        unreached = out_of_reach(unit.risk, stream, mtu, self.mtu_s, memory.unreached)
+        change_kw = memory.plan_kw.get(mtu, 0.0)
+        held = None
+        if not unreached and (change_kw != 0.0 or mtu in memory.fixed_kw):
+            change_kw *= delivered_share(unit.risk, stream, mtu)
+            baseline_kw = memory.fixed_kw.get(mtu, memory.declared_kw)
+            held = dispatch(unit.device, memory.state, baseline_kw, change_kw, now, self.mtu_s)
+        ahead = {m: kw for m, kw in memory.plan_kw.items() if m >= mtu}
+        fixed = {m: kw for m, kw in memory.fixed_kw.items() if m >= mtu}
+        return replace(memory, plan_kw=ahead, fixed_kw=fixed, held=held, unreached=unreached)
+
+    def stepped(
+        self, memory: Sequence[UnitMemory], t_s: int, p_kw: Floats, q_kvar: Floats
+    ) -> tuple[tuple[UnitMemory, ...], Floats, Floats]:
+        """One step from ``t_s`` on. Returns what each unit draws, and would draw without activation (n_unit,) [kW]."""
+        after, drawn_kw, free_kw = [], [], []
+        for unit, each in zip(self.units, memory, strict=True):
+            now = self._now(unit, t_s, p_kw, q_kvar)
+            wanted_kw = set_point_kw(unit.device, each.state, each.held, now, self.step_s)
+            state, drawn = step(unit.device, each.state, wanted_kw, now, self.step_s)
+            free, without = step(unit.device, each.free, None, now, self.step_s)
+            after.append(replace(each, state=state, free=free))
+            drawn_kw.append(drawn)
+            free_kw.append(without)
+        return tuple(after), np.array(drawn_kw), np.array(free_kw)
+
+    def added(self, drawn_kw: Floats, t_s: int, p_kw: Floats, q_kvar: Floats) -> tuple[Floats, Floats]:
+        """What units that draw ``drawn_kw`` (n_unit,) add to the profiles of all PODs (n_pod,) [kW, kvar]."""
+        more_p, more_q = np.zeros_like(p_kw), np.zeros_like(q_kvar)
+        for unit, kw in zip(self.units, drawn_kw.tolist(), strict=True):
+            change_kw, change_kvar = pod_change(unit.device, kw, self._now(unit, t_s, p_kw, q_kvar))
+            more_p[unit.pod] += change_kw
+            more_q[unit.pod] += change_kvar
+        return more_p, more_q
+
+    def planned(self, memory: Sequence[UnitMemory], t_s: int, n_pod: int) -> tuple[Floats, Floats]:
+        """What has been declared and ordered for the MTU of ``t_s``, over the profiles of all PODs (n_pod,)."""
+        mtu = t_s // self.mtu_s
+        p_kw, q_kvar = np.zeros(n_pod), np.zeros(n_pod)
+        for unit, each in zip(self.units, memory, strict=True):
+            self._add(p_kw, q_kvar, unit, each.declared_kw, each.plan_kw.get(mtu, 0.0))
+        return p_kw, q_kvar
+
+    def declared(self, memory: Sequence[UnitMemory], sessions: Sequence[Session], n_pod: int) -> list[dict[str, Any]]:
+        """For each session: what the units draw over the profiles of all PODs as declared and as bought before
+        (n_mtu, n_pod) [kW, kvar]."""
+        declared = []
+        for session in sessions:
+            p_kw, q_kvar = np.zeros((session.n_mtu, n_pod)), np.zeros((session.n_mtu, n_pod))
+            for unit, each in zip(self.units, memory, strict=True):
+                over_kw = session.over_profile_kw[unit.resource.id]
+                for t in range(session.n_mtu):
+                    mtu = session.t_s // self.mtu_s + t
+                    baseline_kw = each.fixed_kw.get(mtu, float(over_kw[t]))
+                    self._add(p_kw[t], q_kvar[t], unit, baseline_kw, each.plan_kw.get(mtu, 0.0))
+            declared.append({"t_s": session.t_s, "p_kw": p_kw, "q_kvar": q_kvar})
+        return declared
+
+    @staticmethod
+    def _add(p_kw: Floats, q_kvar: Floats, unit: Unit, baseline_kw: float, change_kw: float) -> None:
+        kw = baseline_kw + change_kw
+        p_kw[unit.pod] += kw
+        q_kvar[unit.pod] += unit.device.kvar_per_kw * kw
+
+    def offered(self, memory: Sequence[UnitMemory], t_s: int, forecast: PowerForecast, submitted_s: int) -> Session:
+        """Offers for the MTUs of ``forecast`` from ``t_s`` on, made at the end of the step at ``submitted_s``.
+
+        Of a profile only what is there at the lower edge of its band is offered. What was bought before is not offered
+        again, nor the energy of a unit that has sold a course of it.
+        """
+        n_mtu, first_s = len(forecast.p_kw), submitted_s + self.step_s
+        members: dict[str, Member] = {}
+        over_kw: dict[str, Floats] = {}
+        couplings: list[Coupling] = []
+        for unit, each in zip(self.units, memory, strict=True):
+            state, ahead = self._state_at(unit, each.state, first_s, t_s, forecast), self._ahead(unit, t_s, forecast)
+            band = flexibility_band(unit.device, state, ahead, self.mtu_s, self.step_s)
+            over_kw[unit.resource.id] = band.baseline_kw - [now.p_kw for now in ahead]
+            band = _without_sold(band, each, t_s // self.mtu_s)
+            members[unit.resource.id] = Member(unit.resource, band, unit.up_eur_per_kwh, unit.down_eur_per_kwh)
+            limit = coupling(unit.resource.id, unit.device, state, band) if n_mtu > 1 else None
+            couplings += [limit] if limit is not None and not each.unreached else []
+        bids = [bid for name in self._sellers() for bid in self._bids(name, memory, members, t_s, n_mtu, submitted_s)]
+        return Session(t_s, self.mtu_s, n_mtu, tuple(bids), tuple(couplings), members, over_kw)
+
+    def _bids(
+        self, seller: str, memory: Sequence[UnitMemory], members: Mapping[str, Member], t_s: int, n_mtu: int, at_s: int
+    ) -> list[Bid]:
+        config = self.sellers.get(seller, self.sellers.get("default", AggregatorConfig()))
+        own = [
+            members[unit.resource.id]
+            for unit, each in zip(self.units, memory, strict=True)
+            if unit.resource.aggregator == seller and not each.unreached
+        ]
+        terms = Terms(seller, t_s, config.delivery, coupled=n_mtu > 1 and config.delivery == "single", submitted_s=at_s)
+        found = []
+        for product in PRODUCTS.values():
+            sized = replace(product, min_kw=config.min_kw, step_kw=config.step_kw)
+            found += [replace(bid, min_accept=config.min_accept) for bid in offers(own, sized, terms)]
+        return found
+
+    def _sellers(self) -> list[str]:
+        return list(dict.fromkeys(unit.resource.aggregator for unit in self.units))
+
+    def ordered(
+        self, memory: Sequence[UnitMemory], sessions: Sequence[Session], awards: Sequence[Award]
+    ) -> tuple[UnitMemory, ...]:
+        """Awards of the sessions divided among the units and added to what they are to deliver."""
+        for session in sessions:
+            own = {bid.id for bid in session.bids}
+            won = [award for award in awards if award.bid in own]
+            if won:
+                memory = self._ordered(memory, session, won)
+        return tuple(memory)
+
+    def _ordered(
+        self, memory: Sequence[UnitMemory], session: Session, awards: Sequence[Award]
+    ) -> tuple[UnitMemory, ...]:
+        changes, _ = divide_awards(session.bids, awards, session.members)
+        first, after = session.t_s // self.mtu_s, []
+        for unit, each in zip(self.units, memory, strict=True):
+            change_kw = changes.get(unit.resource.id)
+            if change_kw is not None and change_kw.any():
+                band = session.members[unit.resource.id].band
+                plan, fixed = dict(each.plan_kw), dict(each.fixed_kw)
+                for t, kw in enumerate(change_kw.tolist()):
+                    plan[first + t] = plan.get(first + t, 0.0) + kw
+                    if session.n_mtu > 1 and band.store is not None:
+                        fixed[first + t] = float(band.baseline_kw[t])
+                each = replace(each, plan_kw=plan, fixed_kw=fixed)
+            after.append(each)
+        return tuple(after)
+
+    def declaring(self, memory: Sequence[UnitMemory], session: Session) -> tuple[UnitMemory, ...]:
+        """The baselines of the session's first MTU are those declared for it."""
+        first = session.t_s // self.mtu_s
+        return tuple(
+            replace(each, declared_kw=each.fixed_kw.get(first, float(session.over_profile_kw[unit.resource.id][0])))
+            for unit, each in zip(self.units, memory, strict=True)
+        )
+
+    def _now(self, unit: Unit, t_s: int, p_kw: Floats, q_kvar: Floats) -> Conditions:
+        outdoor = self.outdoor(unit, t_s)
+        if not unit.device.of_profile:
+            return Conditions(t_s, temperature_c=outdoor)
+        return Conditions(t_s, float(p_kw[unit.pod]), float(q_kvar[unit.pod]), outdoor)
+
+    def _ahead(self, unit: Unit, t_s: int, forecast: PowerForecast) -> list[Conditions]:
+        """Conditions in the MTUs of a forecast, a profile at the lower edge of its band."""
+        p_kw, half_kw = forecast.p_kw[:, unit.pod], forecast.half_p_kw[:, unit.pod]
+        sure_kw = np.sign(p_kw) * np.maximum(np.abs(p_kw) - half_kw, 0.0)
+        begins_s = [t_s + k * self.mtu_s for k in range(len(p_kw))]
+        if not unit.device.of_profile:
+            return [Conditions(s, temperature_c=self.outdoor(unit, s)) for s in begins_s]
+        return [
+            Conditions(s, kw, kvar, self.outdoor(unit, s))
+            for s, kw, kvar in zip(begins_s, sure_kw.tolist(), forecast.q_kvar[:, unit.pod].tolist(), strict=True)
+        ]
+
+    def _state_at(self, unit: Unit, state: Any, from_s: int, t_s: int, forecast: PowerForecast) -> Any:
+        """The state at ``t_s`` of a unit that runs free from ``from_s`` on."""
+        if from_s < t_s and not unit.device.of_profile:
+            for begin_s in range(from_s, t_s, self.mtu_s):
+                now = Conditions(begin_s, temperature_c=self.outdoor(unit, begin_s))
+                state, _ = free_mtu(unit.device, state, now, self.mtu_s, self.step_s)
+        return state
+
+
+def _without_sold(band: FlexibilityBand, memory: UnitMemory, first: int) -> FlexibilityBand:
+    """A band less what is to be delivered already."""
+    sold_kw = np.array([memory.plan_kw.get(first + t, 0.0) for t in range(len(band.baseline_kw))])
+    if any(first + t in memory.fixed_kw for t in range(len(sold_kw))):
+        nothing = np.zeros(len(sold_kw))
+        return replace(band, up_kw=nothing, down_kw=nothing, store=None)
+    if not sold_kw.any():
+        return band
+    up_kw = np.where(sold_kw > 0.0, 0.0, np.maximum(band.up_kw + np.minimum(sold_kw, 0.0), 0.0))
+    down_kw = np.where(sold_kw < 0.0, 0.0, np.maximum(band.down_kw - np.maximum(sold_kw, 0.0), 0.0))
+    return replace(band, up_kw=up_kw, down_kw=down_kw)
+
+
+def fleet_to_json(memory: Sequence[UnitMemory]) -> list[dict[str, Any]]:
+    """Memories as what ``json`` can write, exactly."""
+    return [
+        {
+            "state": memory_to_json(each.state),
+            "free": memory_to_json(each.free),
+            "plan_kw": {str(mtu): kw for mtu, kw in each.plan_kw.items()},
+            "fixed_kw": {str(mtu): kw for mtu, kw in each.fixed_kw.items()},
+            "declared_kw": each.declared_kw,
+            "held": None if each.held is None else [each.held.baseline_kw, each.held.change_kw],
+            "unreached": each.unreached,
+        }
+        for each in memory
+    ]
+
+
+def fleet_from_json(units: Sequence[Unit], document: Sequence[Mapping[str, Any]]) -> tuple[UnitMemory, ...]:
+    """The memories that `fleet_to_json` made."""
+    return tuple(
+        UnitMemory(
+            state=memory_from_json(unit.device, each["state"]),
+            free=memory_from_json(unit.device, each["free"]),
+            plan_kw={int(mtu): kw for mtu, kw in each["plan_kw"].items()},
+            fixed_kw={int(mtu): kw for mtu, kw in each["fixed_kw"].items()},
+            declared_kw=each["declared_kw"],
+            held=None if each["held"] is None else Dispatch(*each["held"]),
+            unreached=each["unreached"],
+        )
+        for unit, each in zip(units, document, strict=True)
+    )

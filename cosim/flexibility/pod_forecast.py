@@ -1,0 +1,92 @@
+"""What is expected of the profiles of all PODs: active and reactive power with half-bands, by the scenario's method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.domain.frames import Floats, frozen
+from cosim.flexibility.forecast import Forecast, corrected, held, profile
+from cosim.rng import rng_for
+from cosim.scenario.market import ForecastConfig
+
+Powers = tuple[Floats, Floats]
+"""Net consumption of all PODs (..., n_pod) [kW, kvar]."""
+
+
+@dataclass(frozen=True)
+class PowerForecast:
+    """Expected net consumption and bounds on its error, all (n_mtu, n_pod) [kW, kvar]."""
+
+    p_kw: Floats
+    q_kvar: Floats
+    half_p_kw: Floats
+    half_q_kvar: Floats
+
+
+@dataclass(frozen=True)
+class PodForecast:
+    """Forecasts of a run. ``past(mtu)``: powers (n_day, n_pod) in that MTU on the days looked back; ``truth(mtu)``:
+    those that will be (n_pod,)."""
+
+    config: ForecastConfig
+    seed: int
+    past: Callable[[int], Powers]
+    truth: Callable[[int], Powers]
+
+    def next(self, mtu: int, now: Powers) -> PowerForecast:
+        """The MTU ``mtu`` (n_mtu = 1), in the one before of which the powers ``now`` (n_pod,) are known."""
+        if self.config.method == "perfect":
+            return self._known([mtu])
+        if self.config.method == "profile":
+            return self._similar([mtu])
+        method = corrected if self.config.method == "corrected" else held
+        found = [
+            method(days, before, present, self.config.coverage)
+            for days, before, present in zip(self.past(mtu), self.past(mtu - 1), now, strict=True)
+        ]
+        return _joined(*found)
+
+    def ahead(self, first: int, n_mtu: int) -> PowerForecast:
+        """``n_mtu`` MTUs from ``first`` on, long before: from similar days alone, unless they are known."""
+        mtus = range(first, first + n_mtu)
+        return self._known(mtus) if self.config.method == "perfect" else self._similar(mtus)
+
+    def _similar(self, mtus: list[int] | range) -> PowerForecast:
+        days = [self.past(mtu) for mtu in mtus]
+        return _joined(*(profile(np.stack(q, axis=1), self.config.coverage) for q in zip(*days, strict=True)))
+
+    def _known(self, mtus: list[int] | range) -> PowerForecast:
+        """The truth, moved so that it is ``xi`` half-bands off. An error of P comes with that of Q."""
+        p_kw, q_kvar = (np.stack(q) for q in zip(*(self.truth(mtu) for mtu in mtus), strict=True))
+        half = self.config.half_share
+        if half > 0.0:
+            xi = np.stack([self._error(mtu, p_kw.shape[1]) for mtu in mtus])
+            factor = 1.0 / (1.0 + half * xi * np.sign(p_kw))
+            p_kw, q_kvar = p_kw * factor, q_kvar * factor
+        return PowerForecast(frozen(p_kw), frozen(q_kvar), frozen(half * np.abs(p_kw)), frozen(half * np.abs(q_kvar)))
+
+    def _error(self, mtu: int, n_pod: int) -> Floats:
+        """Errors (n_pod,) [half-bands]: the share ``correlation`` is one draw for all, the rest each POD's own."""
+        draws = rng_for(self.seed, "forecast", mtu).uniform(-1.0, 1.0, n_pod + 1)
+        share = self.config.correlation
+        return np.asarray(self.config.beyond * (share * draws[0] + (1.0 - share) * draws[1:]))
+
+
+def _joined(active: Forecast, reactive: Forecast) -> PowerForecast:
+    return PowerForecast(active.p_kw, reactive.p_kw, active.half_band_kw, reactive.half_band_kw)
+
+
+def pods_of_sites(sites: Powers, expected: Powers, half: Powers, sums: Floats) -> Powers:
+    """Powers of PODs (n_pod,) that add up to those of their sites (n_site,): as ``expected`` (n_pod,), and what is
+    missing in the shares of their half-bands ``half`` (n_pod,). ``sums`` (n_pod, n_site) adds up the PODs of sites."""
+    p, q = (_spread(*each, sums) for each in zip(sites, expected, half, strict=True))
+    return p, q
+
+
+def _spread(site: Floats, expected: Floats, half: Floats, sums: Floats) -> Floats:
+    weight = np.maximum(half, 1e-6)
+    missing = site - expected @ sums
+    return np.asarray(expected + weight * (sums @ (missing / (weight @ sums))))

@@ -1,0 +1,246 @@
+"""One session of the local market: is there a need, and what is bought for it.
+
+The network operator's schedule, without what is to be bought, and its half-bands in; awards and all that is left
+unsolved out. The same function clears one market time unit (MTU) in real time and all of a day ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cosim.domain.frames import Floats
+from cosim.domain.market import Award, Bid, Coupling, Resource
+from cosim.market.ac_loop import AcClearing, AcExcess, clear_with_ac
+from cosim.market.case import HOLD, ClearingCase, ClearingSettings
+from cosim.market.clearing import clear
+from cosim.market.feeder_model import FeederModel
+from cosim.market.highs import Highs
+from cosim.market.network import NetworkRows
+from cosim.market.outcome import Clearing, Unsolved
+from cosim.market.planes import LimitSettings
+from cosim.market.pricing import awards
+from cosim.market.program import Solver
+from cosim.market.reference import Reference
+from cosim.market.uncertainty import (
+    Protection,
+    Uncertainty,
+    UncertaintySet,
+    box,
+    budget,
+    certain,
+    ellipsoid,
+    factor_set,
+)
+from cosim.scenario.market import MarketConfig, UncertaintyConfig
+
+Mask = npt.NDArray[np.bool_]
+_CLOSE = 0.995
+"""Of its limit: quantities below this with all forecast errors need no flexibility, whatever the power flow adds."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The schedule without what is to be bought over the MTUs from ``t_s`` on, and half-bands of its error, all
+    (n_mtu, n_pod) [kW, kvar]; ``position`` (n_control,) of taps and capacitors."""
+
+    t_s: int
+    p_kw: Floats
+    q_kvar: Floats
+    half_p_kw: Floats
+    half_q_kvar: Floats
+    position: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """A limit that the schedule does not keep in an MTU with all forecast errors, in its unit: the value expected, and
+    with the errors that are worst for it at most."""
+
+    mtu: int
+    kind: str
+    element: str
+    expected: float
+    worst: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """What was bought, for which limits, at what cost [EUR]; what is unsolved; limits that the power flow exceeds."""
+
+    awards: tuple[Award, ...]
+    cost_eur: float
+    unsolved: tuple[Unsolved, ...]
+    excess: tuple[AcExcess, ...]
+    rounds: int
+    gap: float
+    clearing: Clearing | None
+
+
+NOTHING_BOUGHT = SessionResult((), 0.0, (), (), 0, 0.0, None)
+
+
+@dataclass(frozen=True)
+class LocalMarket:
+    """The rules of one market on one feeder. ``model_at(position)``: the feeder at positions of its controls; ``kinds``
+    (n_pod,): kinds of its PODs, whose errors have a factor in common; ``buyer``: who pays for limits."""
+
+    config: MarketConfig
+    model_at: Callable[[tuple[float, ...]], FeederModel]
+    kinds: tuple[str, ...]
+    mtu_s: int
+    buyer: str = "dso"
+
+    def foreseen(self, situation: Situation) -> tuple[Foreseen, ...]:
+        """Limits that are not kept without flexibility, with all forecast errors. Raises PowerFlowError."""
+        return tuple(
+            found
+            for t, (rows, uncertainty) in enumerate(self._rows(situation))
+            for found in _foreseen(t, rows, Protection(rows, uncertainty).reach(ceiling=False))
+        )
+
+    def clear(
+        self,
+        situation: Situation,
+        bids: Sequence[Bid],
+        resources: Mapping[str, Resource],
+        couplings: Sequence[Coupling] = (),
+        stage: str = "local",
+    ) -> SessionResult:
+        """Buys what keeps all limits or leaves the least unmet. Raises PowerFlowError, MarketError, BidError."""
+        model, rows = self.model_at(situation.position), self._rows(situation)
+        reach_kw = _capability_kw(bids, resources, rows[0][0].pods, len(rows))
+        keep = [_in_question(network, each, kw) for (network, each), kw in zip(rows, reach_kw, strict=True)]
+
+        def linearise(t: int, p_kw: Floats, q_kvar: Floats) -> NetworkRows:
+            return network_part(model.linearise(t, p_kw, q_kvar), keep[t])
+
+        def magnitudes(t: int, p_kw: Floats, q_kvar: Floats) -> Floats:
+            return model.magnitudes(t, p_kw, q_kvar)[:, keep[t]]
+
+        case = ClearingCase(
+            bids=tuple(bids),
+            resources=resources,
+            networks=tuple(network_part(network, of) for (network, _), of in zip(rows, keep, strict=True)),
+            t_s=situation.t_s,
+            mtu_s=self.mtu_s,
+            uncertainty=tuple(uncertainty for _, uncertainty in rows),
+            couplings=tuple(couplings),
+            settings=self._settings(),
+        )
+        solver: Solver = Highs() if self.config.solver == "highs" else Reference("cbc")
+        if self.config.outer_loop:
+            found = clear_with_ac(case, linearise, magnitudes, solver)
+        else:
+            found = AcClearing(clear(case, solver), 1, (), ())
+        clearing = found.clearing
+        bought = awards(clearing, self.config.pricing, stage, self.buyer)
+        return SessionResult(
+            bought, clearing.cost_eur, clearing.unsolved, found.excess, found.rounds, clearing.gap, clearing
+        )
+
+    def _rows(self, situation: Situation) -> list[tuple[NetworkRows, Uncertainty]]:
+        """Network and forecast errors of every MTU."""
+        model = self.model_at(situation.position)
+        schedule = zip(situation.p_kw, situation.q_kvar, situation.half_p_kw, situation.half_q_kvar, strict=True)
+        return [
+            (model.linearise(t, p_kw, q_kvar), uncertainty_of(self.config.uncertainty, half_p, half_q, self.kinds))
+            for t, (p_kw, q_kvar, half_p, half_q) in enumerate(schedule)
+        ]
+
+    def _settings(self) -> ClearingSettings:
+        config = self.config
+        limits = LimitSettings(config.planes, config.polygon, config.voltage, overload=config.overload)
+        interface = HOLD if config.interface == "hold" else None
+        return ClearingSettings(limits, interface, slack_eur_per_kwh=config.slack_eur_per_kwh)
+
+
+def uncertainty_of(
+    config: UncertaintyConfig, half_p_kw: Floats, half_q_kvar: Floats, kinds: Sequence[str]
+) -> Uncertainty:
+    """Forecast errors with half-bands (n_pod,) that a plan has to survive; PODs of one of ``kinds`` (n_pod,) have a
+    factor in common."""
+    if config.set == "none":
+        return certain(len(half_p_kw))
+    return Uncertainty(half_p_kw, half_q_kvar, _set_of(config, kinds), base=config.base, reactive=config.reactive)
+
+
+def _set_of(config: UncertaintyConfig, kinds: Sequence[str]) -> UncertaintySet:
+    if config.set == "budget":
+        return budget(config.gamma)
+    repeated = 2 if config.reactive == "independent" else 1
+    n = repeated * len(kinds)
+    if config.set == "ellipsoid":
+        return ellipsoid(np.full((n, n), config.correlation) + (1.0 - config.correlation) * np.eye(n), config.omega)
+    if config.set == "factors":
+        classes = list(dict.fromkeys(kinds))
+        one = np.array([[config.common * (kind == each) for each in classes] for kind in kinds])
+        return factor_set(np.kron(np.eye(repeated), one), np.full(n, 1.0 - config.common))
+    return box()
+
+
+def network_part(rows: NetworkRows, keep: Mask) -> NetworkRows:
+    """The quantities marked in ``keep`` (n_quantity,)."""
+    n = len(rows.conductors)
+    i, v = np.flatnonzero(keep[:n]), np.flatnonzero(keep[n:])
+    return replace(
+        rows,
+        conductors=tuple(rows.conductors[k] for k in i),
+        i_a=rows.i_a[i],
+        i_by_p=rows.i_by_p[i],
+        i_by_q=rows.i_by_q[i],
+        i_max_a=rows.i_max_a[i],
+        nodes=tuple(rows.nodes[k] for k in v),
+        v_pu=rows.v_pu[v],
+        v_by_p=rows.v_by_p[v],
+        v_by_q=rows.v_by_q[v],
+        v_min_pu=rows.v_min_pu[v],
+        v_max_pu=rows.v_max_pu[v],
+    )
+
+
+def _foreseen(mtu: int, rows: NetworkRows, reach: Floats) -> list[Foreseen]:
+    size, n = np.abs(rows.base), len(rows.conductors)
+    highest = np.concatenate([rows.i_max_a, rows.v_max_pu])
+    lowest = np.concatenate([np.full(n, np.nan), rows.v_min_pu])
+    over, under = np.flatnonzero(size + reach > highest).tolist(), np.flatnonzero(size - reach < lowest).tolist()
+    return [
+        Foreseen(mtu, "i_max" if k < n else "v_max", rows.names[k], *_figures(size[k], size[k] + reach[k], highest[k]))
+        for k in over
+    ] + [Foreseen(mtu, "v_min", rows.names[k], *_figures(size[k], size[k] - reach[k], lowest[k])) for k in under]
+
+
+def _figures(*values: np.float64) -> tuple[float, float, float]:
+    expected, worst, limit = map(float, values)
+    return expected, worst, limit
+
+
+def _in_question(rows: NetworkRows, uncertainty: Uncertainty, capability_kw: tuple[Floats, Floats]) -> Mask:
+    """Quantities (n_quantity,) that may leave their limits with some errors and some of the flexibility offered, which
+    is ``capability_kw``: changes of P and of Q of each POD at most (n_pod,)."""
+    by_kw, by_kvar = capability_kw
+    reach = Protection(rows, uncertainty).reach(ceiling=True) + np.abs(rows.by_p) @ by_kw + np.abs(rows.by_q) @ by_kvar
+    size, n = np.abs(rows.base), len(rows.conductors)
+    over = size + reach > _CLOSE * np.concatenate([rows.i_max_a, rows.v_max_pu])
+    under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _CLOSE
+    return np.asarray(over | under)
+
+
+def _capability_kw(
+    bids: Sequence[Bid], resources: Mapping[str, Resource], pods: Sequence[str], n_mtu: int
+) -> list[tuple[Floats, Floats]]:
+    """How far the bids can move P and Q of each POD in each MTU (n_pod,) [kW, kvar], at most."""
+    index = {pod: k for k, pod in enumerate(pods)}
+    p_kw, q_kvar = np.zeros((n_mtu, len(pods))), np.zeros((n_mtu, len(pods)))
+    for bid in bids:
+        shares = dict(bid.shares)
+        for member in bid.members:
+            resource = resources[member]
+            kw = np.array(bid.quantity_kw) * shares.get(member, 1.0) * (1.0 + sum(resource.rebound))
+            p_kw[:, index[resource.pod]] += kw
+            q_kvar[:, index[resource.pod]] += abs(resource.kvar_per_kw) * kw
+    return list(zip(p_kw, q_kvar, strict=True))

@@ -1,0 +1,40 @@
+"""The network as DSO and market see it: one model of the feeder for each position of taps and capacitors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cosim.case import Case
+from cosim.domain.frames import Floats
+from cosim.grid.engine import Engine
+from cosim.grid.limits import Limits
+from cosim.market.feeder_model import FeederModel
+
+NETWORKS_KEPT = 32
+"""Models kept, one for each combination of taps and capacitors."""
+
+
+class FeederModels:
+    """Models of a case's feeder with the scenario's limits."""
+
+    def __init__(self, case: Case) -> None:
+        self._case, self._engine = case, Engine(case.feeder, case.scenario.grid)
+        limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
+        self._i_max_a = _finite(limits.i_max_a)
+        self._v_min_pu, self._v_max_pu = map(_finite, limits.vm_band_pu)
+        if case.market_config.ends == "first":
+            layout = case.layout
+            first = np.isin(layout.conductor_terminal, layout.branch_start)
+            self._i_max_a = np.where(first, self._i_max_a, np.nan)
+
+    def at(self, position: tuple[float, ...]) -> FeederModel:
+        """The model with taps and capacitors at ``position`` (n_control,)."""
+        network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
+        return FeederModel(network, self._case.feeder.head_terminal, self._i_max_a, self._v_min_pu, self._v_max_pu)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def _finite(limits: Floats) -> Floats:
+    return np.where(np.isfinite(limits), limits, np.nan)

@@ -1,0 +1,149 @@
+"""The aggregators: flexible resources that draw power at the PODs, and what is declared, offered and sold of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from cosim.domain.frames import EventTable, Floats, Message, Signal, frozen
+from cosim.domain.market import Award, from_json, to_json
+from cosim.flexibility.fleet import Fleet, Session, UnitMemory, fleet_from_json, fleet_to_json
+from cosim.flexibility.session_json import session_from_json, session_to_json
+from simulators._base import Adapter, Inputs, Output
+
+ORDERS = EventTable(
+    "activations",
+    "what resources were to deliver in an MTU (consumption > 0), and whether they could be reached",
+    {"t_s": "s", "resource": None, "pod": None, "change_kw": "kW", "baseline_kw": "kW", "reached": "1"},
+)
+
+
+@dataclass(frozen=True)
+class AggregatorMemory:
+    """What lasts of every unit, and the sessions whose awards may still come."""
+
+    units: tuple[UnitMemory, ...]
+    sessions: tuple[Session, ...]
+
+
+class Aggregator(Adapter):
+    """Models ``pod``: what resources add to the profiles of PODs, what they would add without activation, and what is
+    planned; ``resource``; ``declaration`` to the DSO and ``book`` to the market: sessions for which a gate closes with
+    this step."""
+
+    inputs: ClassVar[dict[str, tuple[str, ...]]] = {"profile": ("p_kw", "q_kvar"), "award": ("awards",)}
+
+    def build(self) -> dict[str, tuple[Output, ...]]:
+        case = self.case
+        self._fleet = Fleet(
+            case.portfolio,
+            case.scenario.aggregators,
+            case.scenario.seed,
+            case.clock.mtu_s,
+            case.clock.step_s,
+            case.outdoor_c,
+        )
+        self.memory = AggregatorMemory(self._fleet.start(), ())
+        pods, names = case.pods, tuple(unit.resource.id for unit in case.portfolio)
+        return {
+            "pod": (
+                Signal("p_kw", "kW", "what resources add to the profile", "pod", pods, "consumption > 0"),
+                Signal("q_kvar", "kvar", "what resources add to the profile", "pod", pods, "consumption > 0"),
+                Signal("free_p_kw", "kW", "the same if nothing were ever activated", "pod", pods, "consumption > 0"),
+                Signal("free_q_kvar", "kvar", "the same if nothing were ever activated", "pod", pods),
+                Signal("planned_p_kw", "kW", "the same as declared and sold", "pod", pods, "consumption > 0"),
+                Signal("planned_q_kvar", "kvar", "the same as declared and sold", "pod", pods, "consumption > 0"),
+            ),
+            "resource": (
+                Signal("p_kw", "kW", "power of the resource", "resource", names, "consumption > 0"),
+                Signal("free_p_kw", "kW", "the same if it were never activated", "resource", names),
+                Signal("ordered_kw", "kW", "change ordered for the MTU", "resource", names, "consumption > 0"),
+                ORDERS,
+            ),
+            "declaration": (Message("sessions", "what is drawn over the profiles, as declared and sold"),),
+            "book": (Message("sessions", "offers"),),
+        }
+
+    def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
+        p_kw, q_kvar = inputs["profile", "p_kw"], inputs["profile", "q_kvar"]
+        self._take(t_s, inputs["award", "awards"])
+        rows = self._begin(t_s, p_kw, q_kvar) if self.case.clock.begins_mtu(t_s) else []
+        fleet, n_pod = self._fleet, len(p_kw)
+        planned = fleet.planned(self.memory.units, t_s, n_pod)
+        ordered_kw = [unit.plan_kw.get(t_s // self.case.clock.mtu_s, 0.0) for unit in self.memory.units]
+        units, drawn_kw, free_kw = fleet.stepped(self.memory.units, t_s, p_kw, q_kvar)
+        self.memory = replace(self.memory, units=units)
+        sessions = self._offer(t_s, (p_kw, q_kvar))
+        added, free = (fleet.added(kw, t_s, p_kw, q_kvar) for kw in (drawn_kw, free_kw))
+        return {
+            ("pod", "p_kw"): frozen(added[0]),
+            ("pod", "q_kvar"): frozen(added[1]),
+            ("pod", "free_p_kw"): frozen(free[0]),
+            ("pod", "free_q_kvar"): frozen(free[1]),
+            ("pod", "planned_p_kw"): frozen(planned[0]),
+            ("pod", "planned_q_kvar"): frozen(planned[1]),
+            ("resource", "p_kw"): frozen(drawn_kw),
+            ("resource", "free_p_kw"): frozen(free_kw),
+            ("resource", "ordered_kw"): frozen(ordered_kw),
+            ("resource", ORDERS.name): rows,
+            ("declaration", "sessions"): fleet.declared(self.memory.units, sessions, n_pod),
+            ("book", "sessions"): [_as_book(session) for session in sessions],
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "units": fleet_to_json(self.memory.units),
+            "sessions": [session_to_json(session) for session in self.memory.sessions],
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        resources = {unit.resource.id: unit for unit in self.case.portfolio}
+        self.memory = AggregatorMemory(
+            fleet_from_json(self.case.portfolio, saved["units"]),
+            tuple(session_from_json(resources, session) for session in saved["sessions"]),
+        )
+
+    def _take(self, t_s: int, awards: list[dict[str, Any]]) -> None:
+        """Awards of the step before. A session whose gate closed in that step has nothing more to come."""
+        units = self._fleet.ordered(
+            self.memory.units, self.memory.sessions, [from_json(Award, award) for award in awards]
+        )
+        self.memory = AggregatorMemory(units, ())
+
+    def _begin(self, t_s: int, p_kw: Floats, q_kvar: Floats) -> list[dict[str, Any]]:
+        units = self._fleet.begun(self.memory.units, t_s, p_kw, q_kvar)
+        self.memory = replace(self.memory, units=units)
+        mtu = t_s // self.case.clock.mtu_s
+        return [
+            {
+                "t_s": t_s,
+                "resource": unit.resource.id,
+                "pod": unit.resource.pod,
+                "change_kw": each.plan_kw[mtu],
+                "baseline_kw": each.fixed_kw.get(mtu, each.declared_kw),
+                "reached": float(not each.unreached),
+            }
+            for unit, each in zip(self.case.portfolio, units, strict=True)
+            if each.plan_kw.get(mtu, 0.0) != 0.0
+        ]
+
+    def _offer(self, t_s: int, now: tuple[Floats, Floats]) -> tuple[Session, ...]:
+        """Sessions whose gate closes with this step; the baselines of the next MTU are declared in it."""
+        sessions = []
+        for begin_s, n_mtu in self.case.gates(t_s):
+            forecast = self.case.expected(begin_s, n_mtu, now)
+            sessions.append(self._fleet.offered(self.memory.units, begin_s, forecast, t_s))
+        units = self.memory.units
+        for session in sessions:
+            if session.n_mtu == 1:
+                units = self._fleet.declaring(units, session)
+        self.memory = AggregatorMemory(units, tuple(sessions))
+        return tuple(sessions)
+
+
+def _as_book(session: Session) -> dict[str, Any]:
+    return {
+        "t_s": session.t_s,
+        "bids": [to_json(bid) for bid in session.bids],
+        "couplings": [{"kind": type(c).__name__, **to_json(c)} for c in session.couplings],
+    }

@@ -25,6 +25,7 @@ from cosim.errors import Fault, InputError, ScenarioError
 from cosim.estimation.history import noisy_history
 from cosim.flexibility.pod_forecast import PodForecast, PowerForecast, Powers
 from cosim.flexibility.portfolio import PodData, Unit, owned_storage, portfolio
+from cosim.grid.added import added_pods
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
 from cosim.grid.limits import Limits
@@ -82,6 +83,10 @@ class Case:
         """Net consumption ``p_kw``, ``q_kvar`` (n_step, n_pod) of all PODs by their profiles; storage is 0."""
         p_kw, q_kvar = self.feeder.powers(self.profiles.names, sample(self.profiles, self.clock))
         return frozen(p_kw), frozen(q_kvar)
+
+    @property
+    def pod_buses(self) -> frozenset[str]:
+        return frozenset(bus_of_site(site) for site in self.pod_sites)
 
     @property
     def pod_kinds(self) -> tuple[str, ...]:
@@ -211,6 +216,10 @@ def open_case(loaded: LoadedScenario) -> Case:
     except InputError as error:
         raise ScenarioError([loaded.fault("feeder", f.problem, f.value, f.allowed) for f in error.faults]) from None
     feeder = load_feeder(folder)
+    added = _collect(faults, lambda: added_pods(scenario, feeder))
+    if added is None:
+        raise ScenarioError([loaded.fault(f.key, f.problem, f.value, f.allowed) for f in faults])
+    feeder = feeder.with_pods(added)
     engine = Engine(feeder, scenario.grid)
     layout, units, pod_sites = engine.layout, engine.storage, engine.pod_sites
     engine.close()

@@ -5,7 +5,8 @@ CosimError                     everything this project raises on purpose
 │   ├── ScenarioError          scenario file, ``--set`` override, link or start entry
 │   ├── FeederError            OpenDSS script or ``feeder.yaml``
 │   ├── ProfileError           time series of loads and generation, history, replayed recordings
-│   └── BidError               bids, needs and resources of a flexibility market
+│   ├── BidError               bids, needs and resources of a flexibility market
+│   └── SchemeError            coordination scheme: its stages and messages
 ├── TransportError             MQTT
 │   ├── BrokerError            broker refused, unreachable, gone, or TLS/login failed
 │   └── SilentSensorError      an announced message did not arrive in time
@@ -74,6 +75,10 @@ class ProfileError(InputError):
 
 class BidError(InputError):
     """Bids, needs or resources of a flexibility market cannot be used."""
+
+
+class SchemeError(InputError):
+    """A coordination scheme cannot be used."""
 
 
 class TransportError(CosimError):

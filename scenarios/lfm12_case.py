@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -75,12 +76,18 @@ class Market:
         share = np.where(np.isin(self.network.pods, FLEXIBLE), flexible, 3.0 * flexible)
         return Uncertainty(share * self.p_kw, share * self.q_kvar, kind or box())
 
-    def slipped(self, errors: Uncertainty) -> Uncertainty:
-        """As the study prints its deltas: the uncertain current of each load has the voltage of the bus upstream."""
+    @cached_property
+    def upstream(self) -> Complexes:
+        """What the index slip of the study's printed deltas does to each POD's uncertain current (n_pod,): it has the
+        voltage of the bus upstream."""
         own = np.array([branch.nodes[0] - 1 for branch in self.network.pod_branches[::3]])
-        return replace(errors, effect_factor=np.conj(self.v[own] / self.v[own - 3]))
+        return np.asarray(np.conj(self.v[own] / self.v[own - 3]))
 
-    def case(self, errors: Uncertainty, limits: LimitSettings = STUDY, **settings: object) -> ClearingCase:
+    def raised(self, errors: Uncertainty) -> "Market":
+        """With all loads at the upper end of their bands."""
+        return replace(self, p_kw=self.p_kw + errors.half_p_kw, q_kvar=self.q_kvar + errors.half_q_kvar)
+
+    def case(self, errors: Uncertainty, limits: LimitSettings = STUDY, **settings: Any) -> ClearingCase:
         """One hour at 1 EUR/kWh; reactive power follows active power."""
         resources = {
             pod: Resource(pod, pod, "load", "AGG", p, 0.0 if p else POD8_KW, q / p if p else 0.0)
@@ -92,11 +99,12 @@ class Market:
             Bid(pod, "AGG", "P", direction, 0, (kw,), (PriceStep(kw, 1.0),), resource=pod)
             for pod, direction, kw in offered
         )
-        how = ClearingSettings(limits=limits, **settings)  # type: ignore[arg-type]
+        how = ClearingSettings(limits=limits, **settings)
         return ClearingCase(bids, resources, (self.rows,), 0, 3600, uncertainty=(errors,), settings=how)
 
     def with_pod8(self) -> "Market":
-        """With a resource at bus 2, ahead of the limited section, that draws nothing yet."""
+        """With a resource at bus 2, ahead of the limited section, that draws nothing yet. The network's matrix is without
+        PODs, so one more is an entry in their list."""
         network, nodes = self.network, self.network.layout.nodes
         new = [
             replace(branch, pod=len(self.p_kw), nodes=(nodes.index(f"2.{phase}") + 1, 0))
@@ -105,6 +113,14 @@ class Market:
         pods, branches = (*network.pods, "POD8"), (*network.pod_branches, *new)
         network = replace(network, pods=pods, pod_branches=branches)
         return replace(self, network=network, p_kw=np.append(self.p_kw, 0.0), q_kvar=np.append(self.q_kvar, 0.0))
+
+    @property
+    def counter_resource(self) -> str:
+        return "POD8" if "POD8" in self.network.pods else ""
+
+    def base_v(self, nodes: Sequence[str]) -> Floats:
+        """Base voltages [V]."""
+        return self.network.v_base[[self.network.layout.nodes.index(node) for node in nodes]]
 
     def import_kw(self, p_kw: Floats, q_kvar: Floats) -> float:
         """At the head, by power flow."""

@@ -7,7 +7,7 @@ import numpy as np
 from cosim.case import Case
 from cosim.domain.frames import Floats
 from cosim.grid.engine import Engine
-from cosim.grid.limits import Limits
+from cosim.grid.limits import Limits, decisive_nodes
 from cosim.market.feeder_model import FeederModel
 
 NETWORKS_KEPT = 32
@@ -21,7 +21,8 @@ class FeederModels:
         self._case, self._engine = case, Engine(case.feeder, case.scenario.grid)
         limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
         self._i_max_a = _finite(limits.i_max_a)
-        self._v_min_pu, self._v_max_pu = map(_finite, limits.vm_band_pu)
+        decisive = decisive_nodes(case.layout, case.pod_buses)
+        self._v_min_pu, self._v_max_pu = (np.where(decisive, _finite(band), np.nan) for band in limits.vm_band_pu)
         if case.market_config.ends == "first":
             layout = case.layout
             first = np.isin(layout.conductor_terminal, layout.branch_start)

@@ -96,6 +96,8 @@ class StorageLimit(_Closed):
     """Stored energy of a resource over the MTUs of a clearing, from ``energy_kwh`` at their beginning.
 
     ``baseline_p_kw`` is its schedule (charging positive) over the MTUs; ``end_min_kwh`` the least after the last.
+    ``unused_too``: the limits hold whichever awards are used and whichever are not, so what one direction leaves in
+    store serves no award of the other.
     """
 
     resource: str
@@ -106,6 +108,7 @@ class StorageLimit(_Closed):
     end_min_kwh: float
     charge_efficiency: float
     discharge_efficiency: float
+    unused_too: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,19 @@ class RampLimit(_Closed):
     before_p_kw: float | None = None
 
 
-Coupling = StorageLimit | EnergyBand | RampLimit
+@dataclass(frozen=True)
+class ActivationLimit(_Closed):
+    """How often a resource may be activated (have an award above 0 in an MTU): in at most ``activations_max`` MTUs of a
+    clearing, with at least ``rest_mtu`` MTUs without between two; ``rested_mtu`` of these passed before the first MTU
+    of the clearing, None if there was no activation."""
+
+    resource: str
+    activations_max: int | None = None
+    rest_mtu: int = 0
+    rested_mtu: int | None = None
+
+
+Coupling = StorageLimit | EnergyBand | RampLimit | ActivationLimit
 
 
 @dataclass(frozen=True)
@@ -341,7 +356,7 @@ def advance(now: BidState, then: BidState) -> BidState:
 
 
 _RECORDS: Final = (
-    *(Product, Resource, StorageLimit, EnergyBand, RampLimit, Need, Bid, Award, Activation),
+    *(Product, Resource, StorageLimit, EnergyBand, RampLimit, ActivationLimit, Need, Bid, Award, Activation),
     *(ForwardBid, ReliefNeed, Contract),
 )
 _ADAPTERS: Final[Mapping[type, TypeAdapter[Any]]] = {kind: TypeAdapter(kind) for kind in _RECORDS}

@@ -32,7 +32,7 @@ from cosim.grid.controls import Controls, control_faults
 from cosim.grid.drawn import DrawnPower
 from cosim.grid.feeder import Feeder
 from cosim.grid.measures import GridMeasures, Measure, Positions
-from cosim.grid.pod_elements import adopt_elements, pod_faults, site_of
+from cosim.grid.pod_elements import adopt_elements, place_added, pod_faults, site_of
 from cosim.grid.script import Script
 from cosim.grid.topology import read_topology, topology_faults
 from cosim.grid.unloaded import PodFreeCircuit, Unloaded, has_known_law, pod_branches
@@ -64,9 +64,10 @@ class Engine:
         self._dss, script = compile_circuit(feeder.master)
         circuit = self._dss.ActiveCircuit
         try:
+            place_added(self._dss, feeder)
             refuse_faults(circuit, feeder, script)
             self._elements, self.storage = adopt_elements(self._dss, feeder)
-            self._measures = GridMeasures(self._dss, script, feeder, measures)
+            self._measures = GridMeasures(circuit, feeder, measures)
             self._topology = read_topology(circuit, feeder)
             self._controls = Controls(self._dss)
             self._setter = PowerSetter(self._dss, self._elements)

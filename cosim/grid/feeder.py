@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -107,12 +108,23 @@ class FeederFile(Part):
 
 
 class Feeder:
-    """A feeder folder that has been read; the circuit itself is compiled by the engine."""
+    """A feeder folder that has been read; the circuit itself is compiled by the engine.
+
+    ``beside``: PODs that a scenario adds, and for each the POD of the folder whose connection it has.
+    """
 
     def __init__(self, folder: Path, document: Document, file: FeederFile) -> None:
         self.folder, self._document, self.file = folder, document, file
         self.name, self.pods, self.head, self.meters = file.name, file.pods, file.head, file.meters
+        self.beside: Mapping[str, str] = {}
         self._ratings = {branch.lower(): rating for branch, rating in file.ratings.items()}
+
+    def with_pods(self, added: Mapping[str, tuple[str, Pod]]) -> Feeder:
+        """The same with further PODs, by name: the POD beside which each is, and its data."""
+        extended = Feeder(self.folder, self._document, self.file)
+        extended.pods = {**self.pods, **{name: pod for name, (_, pod) in added.items()}}
+        extended.beside = {name: host for name, (host, _) in added.items()}
+        return extended
 
     @property
     def master(self) -> Path:

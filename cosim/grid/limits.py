@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,9 @@ class Limits:
         rated_a = config.loading_max_pu * layout.rated_a
         held = _held_branches(layout, config)
         rated_a[~held[layout.terminal_branch]] = np.nan
+        for branch, share in _derated(layout, config, held).items():
+            own = layout.terminal_branch == branch
+            rated_a[own] = share * layout.rated_a[own]
         self._layout = layout
         outside = set(layout.above(head))
         of_node = [_split(name) for name in layout.nodes]
@@ -141,8 +144,42 @@ def _held_branches(layout: GridLayout, config: schema.Limits) -> np.ndarray[tupl
     return held
 
 
+def _derated(
+    layout: GridLayout, config: schema.Limits, held: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> dict[int, float]:
+    """Highest current of the branches (by index) for which the scenario names one [of the rated current]."""
+    index_of = {branch: k for k, branch in enumerate(layout.branches)}
+    known = [branch for branch, is_held in zip(layout.branches, held, strict=True) if is_held]
+    faults, shares = [], {}
+    for branch, share in config.derated.items():
+        k = index_of.get(canonical_branch(branch))
+        if k is None or not held[k]:
+            problem = "no branch that is held to a rating"
+            faults.append(Fault(problem, key=f"limits.derated.{branch}", value=branch, allowed=_near(branch, known)))
+        else:
+            shares[k] = share
+    if faults:
+        raise ScenarioError(faults)
+    return shares
+
+
 def _near(branch: str, available: list[str]) -> str:
     """The branches with ratings, those spelled alike first."""
     alike = difflib.get_close_matches(canonical_branch(branch), available, _SHOWN)
     shown = list(dict.fromkeys([*alike, *available]))
     return ", ".join(shown[:_SHOWN]) + (", ..." if len(shown) > _SHOWN else "") if shown else "no branch has a rating"
+
+
+def decisive_nodes(layout: GridLayout, pod_buses: Collection[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Nodes (n_node,) where a voltage can be highest or lowest; the others lie between two of them.
+
+    A bus without PODs that joins two lines and nothing else carries the same currents on both sides, so that its
+    voltages lie on the straight line between those of its neighbours: their magnitude is convex, highest at an end, and
+    below both ends only by the square of the angle between them.
+    """
+    ends: dict[str, list[str]] = {}
+    for terminal in layout.terminals:
+        branch, _, bus = terminal.partition("@")
+        ends.setdefault(bus, []).append(branch.partition(".")[0])
+    between = {bus for bus, kinds in ends.items() if kinds == ["Line", "Line"]} - set(pod_buses)
+    return np.array([_split(node)[0] not in between for node in layout.nodes])

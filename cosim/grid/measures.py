@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cosim.errors import Fault, FeederError
-from cosim.grid.checks import line_faults, links
 from cosim.grid.controls import put_capacitor, put_tap, read_capacitor
 from cosim.grid.feeder import Feeder, canonical_branch
-from cosim.grid.script import Script, shown
-from cosim.grid.switching import Pair, Switching, switching
+from cosim.grid.script import shown
+from cosim.grid.switching import Switching, read_switching, switching
 
 Positions = Mapping[str, int]
 """Where measures are, by name."""
@@ -106,8 +105,7 @@ class GridMeasures:
     Raises FeederError with all that is wrong with the measures.
     """
 
-    def __init__(self, dss: Any, script: Script, feeder: Feeder, measures: Sequence[Measure]) -> None:
-        circuit = dss.ActiveCircuit
+    def __init__(self, circuit: Any, feeder: Feeder, measures: Sequence[Measure]) -> None:
         self.measures, self._feeder = tuple(measures), feeder
         faults = {k: list(_faults(circuit, feeder, measures, k)) for k in range(len(measures))}
         sound = [measure for k, measure in enumerate(measures) if not faults[k]]
@@ -115,10 +113,11 @@ class GridMeasures:
         lines = [measure for measure in sound if isinstance(measure, SwitchMeasure)]
         self.switches = tuple(canonical_branch(measure.element) for measure in lines)
         self.start: Positions = {name: mover.start for name, mover in self._movers.items()}
-        together = line_faults(circuit, script) if lines else []
-        if not together:
-            self._switching = _switching(circuit, lines)
-            together = list(_switch_faults(feeder, self._switching, lines, self.start))
+        self._switching = switching((), (), (), {})
+        if lines:
+            may_loop = [measure.name for measure in lines if measure.may_loop]
+            self._switching = read_switching(circuit, {m.name: m.element for m in lines}, may_loop)
+        together = list(_switch_faults(feeder, self._switching, lines, self.start))
         if any(faults.values()) or together:
             raise FeederError([*(fault for of_one in faults.values() for fault in of_one), *together])
         self.positions, self.moved = self.start, True
@@ -219,22 +218,6 @@ def _winding(circuit: Any, measure: TapMeasure) -> Any:
     transformers.Name = _bare(measure)
     transformers.Wdg = measure.winding
     return transformers
-
-
-def _switching(circuit: Any, switches: Sequence[SwitchMeasure]) -> Switching:
-    if not switches:
-        return switching((), (), {})
-    circuit.Solution.BuildYMatrix(0, 1)
-    nodes = tuple(str(name).upper() for name in circuit.YNodeOrder)
-    ends = {}
-    for switch in switches:
-        circuit.SetActiveElement(switch.element)
-        refs = [int(ref) for ref in circuit.ActiveCktElement.NodeRef]
-        half = len(refs) // 2
-        pairs: list[Pair] = list(zip(refs[:half], refs[half:], strict=True))
-        ends[switch.name] = [(a, b) for a, b in pairs if a and b]
-    fixed = links(circuit, left_out=[switch.element.lower() for switch in switches])
-    return switching(nodes, fixed, ends, [switch.name for switch in switches if switch.may_loop])
 
 
 def _switch_faults(

@@ -36,6 +36,16 @@ def adopt_elements(dss: Any, feeder: Feeder) -> tuple[list[str], tuple[StorageUn
     return elements, tuple(units)
 
 
+def place_added(dss: Any, feeder: Feeder) -> None:
+    """Puts the elements of PODs that the scenario adds into the circuit, each connected as the POD beside it."""
+    names = {str(name).lower() for name in dss.ActiveCircuit.AllElementNames}
+    for pod, host in feeder.beside.items():
+        element = feeder.pods[host].element.lower()
+        if element in names:
+            added = feeder.pods[pod]
+            _put_beside(dss, element, added.element, f"kW={added.kw!r} PF=1")
+
+
 def site_of(circuit: Any, element: str, nodes: Sequence[str]) -> str:
     """The site of an element of a circuit with ``nodes``: its bus and the phases at which it connects, without
     neutrals."""
@@ -83,14 +93,19 @@ def _storage_unit(element: Any, pod: str) -> StorageUnit:
 
 
 def _put_generator(dss: Any, replaced: str) -> str:
-    dss.ActiveCircuit.SetActiveElement(replaced)
-    element = dss.ActiveCircuit.ActiveCktElement
-    bus, phases = element.BusNames[0], element.NumPhases
-    kv, conn, v_min, v_max = (element.Properties(key).Val for key in ("kV", "conn", "Vminpu", "Vmaxpu"))
-    element.Enabled = False
     generator = f"generator.cosim_{replaced.replace('.', '_', 1)}"
-    dss.Text.Command = (
-        f"New {generator} phases={phases} bus1={bus} kV={kv} conn={conn} model=1 Vminpu={v_min} Vmaxpu={v_max} "
-        "kW=0 kvar=0"
-    )
+    _put_beside(dss, replaced, generator, "kW=0 kvar=0")
+    dss.ActiveCircuit.SetActiveElement(replaced)
+    dss.ActiveCircuit.ActiveCktElement.Enabled = False
     return generator
+
+
+def _put_beside(dss: Any, host: str, element: str, powers: str) -> None:
+    """A new element of constant power that is connected as ``host`` and has its voltage limits."""
+    dss.ActiveCircuit.SetActiveElement(host)
+    held = dss.ActiveCircuit.ActiveCktElement
+    bus, phases = held.BusNames[0], held.NumPhases
+    kv, conn, v_min, v_max = (held.Properties(key).Val for key in ("kV", "conn", "Vminpu", "Vmaxpu"))
+    dss.Text.Command = (
+        f"New {element} phases={phases} bus1={bus} kV={kv} conn={conn} model=1 Vminpu={v_min} Vmaxpu={v_max} {powers}"
+    )

@@ -60,9 +60,9 @@ class Unloaded:
 class PodFreeCircuit:
     """A circuit whose PODs are out of service for good, and whose controls stay where they are put.
 
-    ``elements`` (n_pod,) are those of the PODs, ``switches`` lines that may be opened. Raises FeederError if the power of
-    a POD follows a law that is not known here, if something else in the circuit is not linear, or if a node hangs on
-    PODs alone.
+    ``elements`` (n_pod,) are those of the PODs, ``switches`` the lines that may be opened. Raises FeederError if the
+    power of a POD follows a law that is not known here, if something else in the circuit is not linear, or if a node
+    hangs on PODs alone.
     """
 
     def __init__(

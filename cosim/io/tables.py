@@ -1,10 +1,13 @@
-"""Tables of a study: one CSV file each, and all of them in one result file."""
+"""Tables of a study: one CSV file each, and all of them in one result file.
+
+Units of columns follow from their names, as everywhere (docs/nomenclature.md).
+"""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +22,16 @@ Cell = float | str | None
 
 _INSTANT = Clock(datetime(1970, 1, 1, tzinfo=UTC), step_s=3600, steps=1, mtu_s=3600)  # a study has no date
 _DIGITS = 12
+_UNITS = {
+    "_eur_per_kwh": "EUR/kWh",
+    "_eur_per_a_h": "EUR/(A h)",
+    "_eur": "EUR",
+    "_kw": "kW",
+    "_kvar": "kvar",
+    "_a": "A",
+    "_pu": "pu",
+    "_percent": "%",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,20 @@ class Table:
         """The rows that have these cells."""
         fitting = (row for row in self.rows if all(row[name] == cell for name, cell in cells.items()))
         return Table(self.form, tuple(fitting))
+
+
+def table_of(name: str, long_name: str, rows: Iterable[Mapping[str, Cell]]) -> Table:
+    """One row or more, all with the same columns: text where a row has text, else numbers in the unit that the name
+    ends with, ``1`` if in none."""
+    rows = tuple(rows)
+    columns = {column: _unit(column, [row[column] for row in rows]) for column in rows[0]}
+    return Table(EventTable(name, long_name, columns), rows)
+
+
+def _unit(column: str, cells: Sequence[Cell]) -> str | None:
+    if any(isinstance(cell, str) for cell in cells):
+        return None
+    return next((unit for suffix, unit in _UNITS.items() if column.endswith(suffix)), "1")
 
 
 def write_csv(folder: Path, tables: Sequence[Table]) -> list[Path]:

@@ -5,17 +5,51 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
-from cosim.domain.market import Bid, Coupling, Direction, Need, RampLimit, Resource, StorageLimit
+import numpy as np
+from pydantic import ValidationError
+
+from cosim.domain.market import (
+    ActivationLimit,
+    Bid,
+    Coupling,
+    Direction,
+    Need,
+    RampLimit,
+    Resource,
+    StorageLimit,
+    from_json,
+)
 from cosim.errors import BidError, Fault
 from cosim.market.case import ClearingCase
 
 _SHARES = 1e-9
+_KWH = 1e-6
+
+
+def bids_from_json(documents: Sequence[Mapping[str, Any]]) -> tuple[Bid, ...]:
+    """Bids as `to_json` makes them; raises BidError with all that is missing, of a wrong type or not known."""
+    bids, faults = [], []
+    for k, document in enumerate(documents):
+        try:
+            bids.append(from_json(Bid, document))
+        except ValidationError as refused:
+            key = f"bid {document.get('id', f'number {k + 1}')}"
+            for error in refused.errors():
+                place = ".".join(map(str, error["loc"]))
+                value = "" if error["type"] == "missing" else str(error["input"])
+                faults.append(Fault(f"{place}: {error['msg']}", key=key, value=value))
+    if faults:
+        raise BidError(faults)
+    return tuple(bids)
 
 
 def check_case(case: ClearingCase, gate_closure_s: int | None = None) -> None:
-    """Raises BidError with all faults in bids, resources, couplings and needs."""
+    """Raises BidError with all faults in bids, resources, couplings, needs and half-bands; ``gate_closure_s`` instead
+    of the case's own."""
     faults = [
+        *_forecast_faults(case),
         *_twice([bid.id for bid in case.bids]),
         *(fault for bid in case.bids for fault in bid_faults(bid, case, gate_closure_s)),
         *(fault for resource in case.resources.values() for fault in _resource_faults(resource, case)),
@@ -30,10 +64,9 @@ def check_case(case: ClearingCase, gate_closure_s: int | None = None) -> None:
 def bid_faults(bid: Bid, case: ClearingCase, gate_closure_s: int | None = None) -> Iterator[Fault]:
     """All that is wrong with one bid."""
     key = f"bid {bid.id}"
-    if gate_closure_s is not None and bid.submitted_s > gate_closure_s:
-        yield Fault(
-            "submitted after gate closure", key=key, value=f"{bid.submitted_s} s", allowed=f"{gate_closure_s} s"
-        )
+    gate_s = case.gate_s if gate_closure_s is None else gate_closure_s
+    if gate_s is not None and bid.submitted_s > gate_s:
+        yield Fault("submitted after gate closure", key=key, value=f"{bid.submitted_s} s", allowed=f"{gate_s} s")
     if bid.t_s != case.t_s or len(bid.quantity_kw) != case.n_mtu:
         span = f"{case.n_mtu} MTUs from {case.t_s} s"
         yield Fault("of other MTUs", key=key, value=f"{len(bid.quantity_kw)} MTUs from {bid.t_s} s", allowed=span)
@@ -99,6 +132,23 @@ def _acceptance_faults(bid: Bid, case: ClearingCase, key: str) -> Iterator[Fault
         yield Fault("more was awarded before than is offered", key=key, value=str(locked))
 
 
+def _forecast_faults(case: ClearingCase) -> Iterator[Fault]:
+    if case.uncertainty is None:
+        return
+    if len(case.uncertainty) != case.n_mtu:
+        value, allowed = f"{len(case.uncertainty)} MTUs", f"{case.n_mtu} MTUs"
+        yield Fault("of other MTUs", key="uncertainty", value=value, allowed=allowed)
+    for t, uncertainty in enumerate(case.uncertainty):
+        key, n_pod = f"uncertainty in MTU {t}", len(case.pods)
+        if uncertainty.n_pod != n_pod:
+            yield Fault("of other PODs", key=key, value=f"{uncertainty.n_pod} PODs", allowed=f"{n_pod} PODs")
+        for name in ("half_p_kw", "half_q_kvar"):
+            wrong = np.flatnonzero(~np.isfinite(getattr(uncertainty, name)))
+            if len(wrong):
+                pods = ", ".join(pod for pod, k in case.pods.items() if k in wrong)
+                yield Fault(f"{name} must be numbers", key=key, value=f"not at {pods}")
+
+
 def _twice(ids: Sequence[str]) -> Iterator[Fault]:
     for name in dict.fromkeys(name for name in ids if ids.count(name) > 1):
         yield Fault("more than one bid of that id", key=f"bid {name}")
@@ -144,6 +194,12 @@ def _coupling_faults(coupling: Coupling, case: ClearingCase) -> Iterator[Fault]:
     key = f"{type(coupling).__name__} of {coupling.resource}"
     if coupling.resource not in case.resources:
         yield Fault("no resource of that name", key=key, allowed=", ".join(case.resources))
+    if isinstance(coupling, ActivationLimit):
+        for name in ("activations_max", "rest_mtu", "rested_mtu"):
+            n = getattr(coupling, name)
+            if n is not None and n < 0:
+                yield Fault(f"{name} must be 0 or more", key=key, value=str(n))
+        return
     if len(coupling.baseline_p_kw) != case.n_mtu:
         yield Fault("of other MTUs", key=key, value=str(len(coupling.baseline_p_kw)), allowed=f"{case.n_mtu} MTUs")
     if isinstance(coupling, StorageLimit):
@@ -155,6 +211,8 @@ def _coupling_faults(coupling: Coupling, case: ClearingCase) -> Iterator[Fault]:
             yield Fault(
                 "stored energy outside its limits", key=key, value=f"{coupling.energy_kwh:g} kWh", allowed=allowed
             )
+        elif coupling.unused_too:
+            yield from _schedule_faults(coupling, case.mtu_h, key)
     elif isinstance(coupling, RampLimit):
         if not coupling.ramp_kw >= 0.0:
             yield Fault("ramp_kw must be 0 or more", key=key, value=str(coupling.ramp_kw))
@@ -164,6 +222,20 @@ def _coupling_faults(coupling: Coupling, case: ClearingCase) -> Iterator[Fault]:
             yield Fault("the band must have all MTUs", key=key, allowed=f"{case.n_mtu} MTUs")
         elif any(low > high for low, high in pairs):
             yield Fault("the band must not be empty", key=key)
+
+
+def _schedule_faults(limit: StorageLimit, mtu_h: float, key: str) -> Iterator[Fault]:
+    """Of a schedule that leaves the limits by itself, where they must hold without awards."""
+    energy_kwh = limit.energy_kwh
+    for t, p_kw in enumerate(limit.baseline_p_kw):
+        energy_kwh += mtu_h * (limit.charge_efficiency * p_kw if p_kw > 0.0 else p_kw / limit.discharge_efficiency)
+        last = t == len(limit.baseline_p_kw) - 1
+        least_kwh = max(limit.energy_min_kwh, limit.end_min_kwh) if last else limit.energy_min_kwh
+        if not least_kwh - _KWH <= energy_kwh <= limit.energy_max_kwh + _KWH:
+            allowed = f"{least_kwh:g}..{limit.energy_max_kwh:g} kWh"
+            problem = f"its schedule alone leaves the limits by the end of MTU {t}"
+            yield Fault(problem, key=key, value=f"{energy_kwh:g} kWh", allowed=allowed)
+            return
 
 
 def _need_faults(need: Need, case: ClearingCase) -> Iterator[Fault]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from cosim.domain.frames import Floats
 from cosim.domain.market import Bid, Coupling, Need, Resource
+from cosim.errors import BidError, Fault
 from cosim.market.network import NetworkRows
 from cosim.market.planes import LimitSettings
 from cosim.market.uncertainty import Uncertainty
@@ -24,7 +25,8 @@ class ClearingSettings:
     `HOLD` for an unchanged interface (mode 1). ``objective``: least cost, or the most export or import (mode 2).
 
     ``slack_eur_per_kwh``: price of a limit or firm need that stays unmet, in kW of the resource that would do most for
-    it; None makes them hard. ``lazy``: planes enter when they are violated, else all at once.
+    it; None makes them hard. ``no_worse``: what stays unmet is at most what is unmet with the locked awards alone.
+    ``lazy``: planes enter when they are violated, else all at once.
     """
 
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -32,6 +34,20 @@ class ClearingSettings:
     objective: Objective = "least_cost"
     slack_eur_per_kwh: float | None = 100.0
     lazy: bool = True
+    no_worse: bool = False
+
+    def __post_init__(self) -> None:
+        if self.slack_eur_per_kwh is not None and not self.slack_eur_per_kwh >= 0.0:
+            raise BidError(Fault("must be 0 or more", key="slack_eur_per_kwh", value=str(self.slack_eur_per_kwh)))
+
+
+@dataclass(frozen=True)
+class JointLimit:
+    """Bids of which no more than ``limit_kw`` is accepted together in any MTU."""
+
+    name: str
+    bids: tuple[str, ...]
+    limit_kw: float
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,8 @@ class ClearingCase:
     """One clearing over the MTUs of ``networks`` (n_mtu,) from ``t_s``.
 
     ``uncertainty`` (n_mtu,) or None for none; ``locked``: quantities per MTU by bid that earlier stages awarded, which
-    do not shrink; ``margins`` (n_mtu,): kept clear of limits (see `plane_families`), or None.
+    do not shrink; ``margins`` (n_mtu,): kept clear of limits (see `plane_families`), or None; ``joint_limits``: what
+    others have found safe for some bids together; ``gate_s``: bids submitted later are refused, None for no gate.
     """
 
     bids: tuple[Bid, ...]
@@ -53,6 +70,8 @@ class ClearingCase:
     locked: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     margins: tuple[Floats, ...] | None = None
     settings: ClearingSettings = field(default_factory=ClearingSettings)
+    joint_limits: tuple[JointLimit, ...] = ()
+    gate_s: int | None = None
 
     @property
     def n_mtu(self) -> int:

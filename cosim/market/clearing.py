@@ -18,7 +18,7 @@ from cosim.domain.market import Need
 from cosim.errors import MarketError, SolverError
 from cosim.market.case import ClearingCase
 from cosim.market.coupling import COMPLEMENTARITY_KW, CouplingRows, StorageColumns, one_way
-from cosim.market.explain import conflict
+from cosim.market.explain import conflict, without_bound
 from cosim.market.growth import LimitKey, NetworkGrowth
 from cosim.market.highs import Highs
 from cosim.market.offers import ColumnList, Offers, RowList, offers_of, tie_weights
@@ -51,7 +51,7 @@ class _Search:
         self.case, self.solver = case, solver
         self.offers = offers_of(case)
         self.networks = tuple(MtuNetwork(case, self.offers, t) for t in range(case.n_mtu))
-        self.growth = NetworkGrowth(case, self.networks)
+        self.growth = NetworkGrowth(case, self.networks, self.offers.columns.lower)
         self.program, self.storages, self.needs = _first_program(case, self.offers, self.networks)
         self.bound_eur: float | None = None  # no plan costs less; known when the solver's time has ended
         if not case.settings.lazy:
@@ -90,9 +90,7 @@ class _Search:
 
     def _checked(self, solution: Solution) -> Solution:
         if solution.status is Status.UNBOUNDED:
-            raise MarketError(
-                "the cost of the clearing has no bound: a price below zero without a limit on its quantity"
-            )
+            raise MarketError(without_bound(self.program, self.offers))
         if solution.status is Status.INFEASIBLE and self.bound_eur is not None:
             raise SolverError("the solver's time ended with decisions that cannot keep all limits, which are hard")
         if solution.status is Status.INFEASIBLE:
@@ -138,6 +136,7 @@ def _first_program(
         couplings.add(coupling)
     for network in networks:
         _interface(case, offers, network, rows)
+        _joint_limits(case, offers, network.mtu, rows)
     needs = [made for need in case.needs for made in _need_rows(case, need, offers, columns, rows)]
     made = columns.columns()
     if case.settings.objective != "least_cost":
@@ -152,6 +151,14 @@ def _interface(case: ClearingCase, offers: Offers, network: MtuNetwork, rows: Ro
     by = network.head_by_delta @ own.delta
     terms = dict(zip(own.columns.tolist(), by.tolist(), strict=True))
     rows.add(terms, *case.settings.interface_kw, RowTag("interface", network.mtu, "head"))
+
+
+def _joint_limits(case: ClearingCase, offers: Offers, mtu: int, rows: RowList) -> None:
+    number = {bid.id: mtu * len(offers.bids) + b for b, bid in enumerate(offers.bids)}
+    for limit in case.joint_limits:
+        total = offers.quantity[[number[bid] for bid in limit.bids]].sum(axis=0)
+        terms = {column: float(total[0, column]) for column in total.nonzero()[1].tolist()}
+        rows.add(terms, -math.inf, limit.limit_kw, RowTag("joint_limit", mtu, limit.name))
 
 
 def _outward(case: ClearingCase, offers: Offers, networks: Sequence[MtuNetwork], columns: Columns) -> Columns:

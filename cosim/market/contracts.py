@@ -11,7 +11,7 @@ import numpy as np
 
 from cosim.clock import Clock
 from cosim.domain.frames import Floats
-from cosim.domain.market import Award, Bid, Contract, Direction, PriceStep, Resource, Window
+from cosim.domain.market import ActivationLimit, Award, Bid, Contract, Direction, PriceStep, Resource, Window
 from cosim.errors import BidError, Fault
 from cosim.market.program import Flags
 from cosim.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
@@ -144,20 +144,20 @@ class Obligation:
     """What a contract means for some MTUs: ``window`` (n_mtu,) those in which it holds; ``own_kw`` (n_mtu,) its seller
     offers by itself at the strike price or less; ``bid``, the obligatory one, for the rest, None if there is none.
 
-    ``spent``: it was called its most times, and owes nothing more.
+    ``calls_left``: in how many MTUs it may still be called, None for any number; it owes nothing when none are left.
     """
 
     contract: Contract
     window: Flags
     own_kw: Floats
     bid: Bid | None
-    spent: bool
+    calls_left: int | None
 
     @property
     def offered_kw(self) -> Floats:
-        """What counts as offered in each MTU of the window (n_in_window,): of a spent contract all."""
+        """What counts as offered in each MTU of the window (n_in_window,): all if there are no calls left."""
         committed_kw = self.contract.committed_kw
-        if self.spent:
+        if self.calls_left == 0:
             return np.full(int(self.window.sum()), committed_kw)
         inserted = 0.0 if self.bid is None else np.array(self.bid.quantity_kw)
         return np.asarray(np.minimum(self.own_kw + inserted, committed_kw)[self.window])
@@ -182,10 +182,9 @@ def obligations(
     found = []
     for contract in sorted(contracts, key=lambda each: (each.strike_eur_per_kwh, each.id)):
         window = in_window(contract.window, clock, t_s, n_mtu)
-        spent = (
-            contract.max_activations is not None and (activated or {}).get(contract.id, 0) >= contract.max_activations
-        )
-        owed_kw = np.where(window & (not spent), contract.committed_kw, 0.0)
+        most, before = contract.max_activations, (activated or {}).get(contract.id, 0)
+        calls_left = None if most is None else max(0, most - before)
+        owed_kw = np.where(window & (calls_left != 0), contract.committed_kw, 0.0)
         own_kw = np.zeros(n_mtu)
         for bid in free_bids:
             if fulfils(bid, contract):
@@ -195,13 +194,23 @@ def obligations(
         declared = np.asarray((available_kw or {}).get(contract.id, owed_kw))
         open_kw = np.maximum(np.minimum(owed_kw, declared) - own_kw, 0.0)
         rest = _obligatory(contract, t_s, open_kw) if open_kw.any() else None
-        found.append(Obligation(contract, window, own_kw, rest, spent))
+        found.append(Obligation(contract, window, own_kw, rest, calls_left))
     return tuple(found)
 
 
 def contracts_as_bids(owed: Sequence[Obligation]) -> tuple[Bid, ...]:
     """The obligatory bids, to be cleared together with the free ones; without contracts there are none."""
     return tuple(each.bid for each in owed if each.bid is not None)
+
+
+def activation_limits(owed: Sequence[Obligation]) -> tuple[ActivationLimit, ...]:
+    """For a clearing of more MTUs than a contract may still be called in. They count whatever is bought of its first
+    resource, so what its seller offers freely of that is limited too."""
+    return tuple(
+        ActivationLimit(each.contract.shares[0][0], activations_max=each.calls_left)
+        for each in owed
+        if each.calls_left and each.calls_left < each.window.sum()
+    )
 
 
 def calls(owed: Obligation, free_bids: Sequence[Bid], awards: Sequence[Award]) -> int:

@@ -1,4 +1,4 @@
-"""What ties the MTUs of one resource together: stored energy, energy bands, ramps."""
+"""What ties the MTUs of one resource together: stored energy, energy bands, ramps, activations."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
-from cosim.domain.market import Coupling, EnergyBand, RampLimit, StorageLimit
+import numpy as np
+
+from cosim.domain.market import ActivationLimit, Coupling, EnergyBand, RampLimit, StorageLimit
 from cosim.market.offers import ColumnList, Offers, RowList
 from cosim.market.program import RowTag
 
 COMPLEMENTARITY_KW = 1e-6
+Used = Literal["all", "upward", "downward"]  # which awards
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,29 @@ class CouplingRows:
             self._storage(coupling)
         elif isinstance(coupling, EnergyBand):
             self._band(coupling)
-        else:
+        elif isinstance(coupling, RampLimit):
             self._ramp(coupling)
+        else:
+            self._activations(coupling)
 
-    def _change(self, resource: str, mtu: int, factor: float = 1.0) -> dict[int, float]:
+    def _change(self, resource: str, mtu: int, factor: float = 1.0, used: Used = "all") -> dict[int, float]:
         """Change of a resource's consumption [kW] in terms of columns."""
         offers = self._offers.mtus[mtu]
         row = offers.delta[self._index[resource]]
+        if used != "all":
+            row = np.minimum(row, 0.0) if used == "upward" else np.maximum(row, 0.0)
         return {int(offers.columns[j]): factor * float(row[j]) for j in row.nonzero()[0]}
 
     def _tag(self, kind: str, mtu: int, coupling: Coupling) -> RowTag:
         return RowTag(kind, mtu, coupling.resource, priced=False)
 
     def _storage(self, limit: StorageLimit) -> None:
+        """All ways to use some awards and not others lie between the trajectories with those of one direction."""
+        ways: tuple[Used, ...] = ("upward", "downward") if limit.unused_too else ("all",)
+        for used in ways:
+            self._stored(limit, used)
+
+    def _stored(self, limit: StorageLimit, used: Used) -> None:
         """charge - discharge is its power; energy grows by what is charged and shrinks by what is discharged, each with
         its efficiency."""
         h, before = self._mtu_h, None
@@ -65,7 +79,7 @@ class CouplingRows:
             last = t == len(limit.baseline_p_kw) - 1
             least = max(limit.energy_min_kwh, limit.end_min_kwh) if last else limit.energy_min_kwh
             energy = self._columns.add(0.0, least, limit.energy_max_kwh)
-            power = {charge: 1.0, discharge: -1.0, **self._change(limit.resource, t, -1.0)}
+            power = {charge: 1.0, discharge: -1.0, **self._change(limit.resource, t, -1.0, used)}
             self._rows.add(power, base_kw, base_kw, self._tag("power", t, limit))
             gain = {energy: 1.0, charge: -limit.charge_efficiency * h, discharge: h / limit.discharge_efficiency}
             start_kwh = limit.energy_kwh if before is None else 0.0
@@ -94,6 +108,33 @@ class CouplingRows:
             for column, kw in self._change(ramp.resource, t - 1, -1.0).items():
                 terms[column] = terms.get(column, 0.0) + kw
             self._bounded(ramp, t, terms, then - now)
+
+    def _activations(self, limit: ActivationLimit) -> None:
+        """A yes-or-no decision in every MTU with an offer, in which all that is awarded is none without it."""
+        awards = [self._awards(limit.resource, t) for t in range(len(self._offers.mtus))]
+        offered = [t for t, terms in enumerate(awards) if terms]
+        most = len(offered) if limit.activations_max is None else limit.activations_max
+        waits = 0 if limit.rested_mtu is None else limit.rest_mtu - limit.rested_mtu
+        if most >= len(offered) and limit.rest_mtu == 0:
+            return
+        active = {}
+        for t in offered:
+            active[t] = self._columns.add(0.0, 0.0, 1.0 if t >= waits else 0.0, integer=True)
+            cap_kw = sum(self._columns.upper[column] * kw for column, kw in awards[t].items())
+            self._rows.add({**awards[t], active[t]: -cap_kw}, -math.inf, 0.0, self._tag("activation", t, limit))
+        if most < len(offered):
+            self._rows.add(dict.fromkeys(active.values(), 1.0), -math.inf, most, self._tag("activations", 0, limit))
+        for first, second in pairwise(offered) if limit.rest_mtu else ():
+            window = {active[t]: 1.0 for t in offered if first <= t <= first + limit.rest_mtu}
+            if second <= first + limit.rest_mtu:
+                self._rows.add(window, -math.inf, 1.0, self._tag("rest", first, limit))
+
+    def _awards(self, resource: str, mtu: int) -> dict[int, float]:
+        """What all bids of a resource have awarded in an MTU [kW], in terms of columns."""
+        bids = self._offers.bids
+        own = [mtu * len(bids) + b for b, bid in enumerate(bids) if resource in bid.members]
+        total = self._offers.quantity[own].sum(axis=0)
+        return {int(j): float(total[0, j]) for j in total.nonzero()[1]}
 
     def _bounded(self, ramp: RampLimit, mtu: int, terms: Mapping[int, float], base_kw: float) -> None:
         self._rows.add(terms, -ramp.ramp_kw - base_kw, ramp.ramp_kw - base_kw, self._tag("ramp", mtu, ramp))

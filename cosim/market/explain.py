@@ -30,6 +30,17 @@ def conflict(case: ClearingCase, program: Program, offers: Offers, networks: Seq
     return f"{what}: these cannot be met together with all other rows: {named}{more}{why}"
 
 
+def without_bound(program: Program, offers: Offers) -> str:
+    """Names bids whose columns may lower the cost without end."""
+    columns = program.columns
+    endless = ((columns.cost < 0.0) & np.isinf(columns.upper)) | ((columns.cost > 0.0) & np.isinf(columns.lower))
+    n = offers.quantity.shape[1]
+    of_row = np.flatnonzero(abs(offers.quantity[:, np.flatnonzero(endless[:n])]).sum(axis=1))
+    named = ", ".join(dict.fromkeys(offers.bids[row % len(offers.bids)].id for row in of_row.tolist()))
+    whose = f": bid {named}" if named else ""
+    return f"the cost of the clearing has no bound: a price below zero without a limit on its quantity{whose}"
+
+
 def _least_broken(program: Program) -> list[RowTag]:
     n, m = program.n_column, program.n_row
     price = np.repeat([1.0 if tag.kind in LIMIT_KINDS else _OTHERS for tag in program.rows.tags], 2)

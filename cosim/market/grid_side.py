@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-import numpy as np
-
 from cosim.domain.frames import Floats
 from cosim.errors import BidError, Fault, MarketError, PowerFlowError, SolverError
 from cosim.grid.engine import Engine
@@ -30,8 +28,7 @@ from cosim.market.terms import MtuNetwork
 
 Mode = Literal["before", "with"]
 
-_KEPT_PU = 1e-9  # limits exceeded by less in all are kept
-_SAME = 1e-6  # costs [EUR], and excesses over all limits [pu], that differ by less are equal
+_SAME = 1e-6  # costs [EUR; of large ones: of them] and excesses over all limits [pu] that differ by less are equal
 _DIGITS = 9  # of costs that are sums in another order
 
 
@@ -144,7 +141,7 @@ def forecast_excess_pu(case: ClearingCase) -> float:
         state = network.state(offers.columns.lower)
         for number, family in enumerate(network.families):
             over, at = network.excess(number, state)
-            total += float((over.max(axis=1, initial=0.0) / family.limit[at]).sum())
+            total += float((over.max(axis=1, initial=0.0) / (family.stretch * family.limit[at])).sum())
     return total
 
 
@@ -240,7 +237,7 @@ class _Search:
     @property
     def done(self) -> bool:
         """Whether no combination that costs more can be better."""
-        return self.mode == "before" and self.best is not None and self.best.value <= _KEPT_PU
+        return self.mode == "before" and self.best is not None and self.best.value <= _SAME
 
     def look_at(self, combination: _Combination, allows: Callable[[Positions], bool]) -> None:
         self.looked_at += 1
@@ -269,7 +266,7 @@ class _Search:
         return self.mode == "with" and new.combination.rank < old.combination.rank
 
     def _same(self, value: float) -> float:
-        return _KEPT_PU if self.mode == "before" else _SAME * max(1.0, abs(value))
+        return _SAME if self.mode == "before" else _SAME * max(1.0, abs(value))
 
     def hopeless(self, combination: _Combination) -> bool:
         """Whether neither this combination nor one that moves more can be better, whatever its clearing costs."""
@@ -285,7 +282,7 @@ class _Search:
         paid = sum(
             min(0.0, min(step.price_eur_per_kwh for step in bid.steps)) * sum(bid.quantity_kw) for bid in self.case.bids
         )
-        paid -= sum((need.max_price_eur_per_kwh or 0.0) * sum(map(abs, need.need_kw)) for need in self.case.needs)
+        paid -= sum(max(0.0, n.max_price_eur_per_kwh or 0.0) * sum(map(abs, n.need_kw)) for n in self.case.needs)
         return paid * self.case.mtu_h
 
     def choice(self) -> MeasureChoice:

@@ -35,8 +35,10 @@ class LimitColumns:
 class NetworkGrowth:
     """Network rows of a program, added plane by plane. ``columns`` of each limit with a row, ``present`` its planes."""
 
-    def __init__(self, case: ClearingCase, networks: Sequence[MtuNetwork]) -> None:
+    def __init__(self, case: ClearingCase, networks: Sequence[MtuNetwork], start: Floats) -> None:
+        """``start``: values of the first columns with the locked awards alone."""
         self._case, self._networks = case, networks
+        self._start = [network.state(start) for network in networks] if case.settings.no_worse else []
         self.columns: dict[LimitKey, LimitColumns] = {}
         self._present: dict[LimitKey, set[int]] = {}
 
@@ -82,12 +84,18 @@ class NetworkGrowth:
         scale_kw = float(network.scale_kw[family.quantity[key.limit]])
         slack = overload = -1
         if settings.slack_eur_per_kwh is not None:
-            slack = first + new.add(settings.slack_eur_per_kwh * h, 0.0, math.inf)
+            most = self._unmet_before(network, key) / scale_kw if settings.no_worse else math.inf
+            slack = first + new.add(settings.slack_eur_per_kwh * h, 0.0, most)
         price = settings.limits.overload_eur_per_a_h
         if price is not None and family.kind == "i_max":
             most = settings.limits.overload * float(family.limit[key.limit])
             overload = first + new.add(price * h * scale_kw, 0.0, most / scale_kw)
         return LimitColumns(slack, overload)
+
+    def _unmet_before(self, network: MtuNetwork, key: LimitKey) -> float:
+        """By how much a limit, in its unit, has to be raised for the locked awards alone to keep it."""
+        over = network.exceeded(key.family, np.array([key.limit]), self._start[network.mtu])
+        return max(float(over.max()), 0.0) / network.families[key.family].stretch
 
     def _rows(
         self, network: MtuNetwork, rows: LinearRows, keys: Sequence[LimitKey], new: ColumnList, first: int

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import highspy
 import numpy as np
 import numpy.typing as npt
 
 from cosim.errors import SolverError
-from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution
+from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution, without_columns
+
+try:
+    import highspy
+except ModuleNotFoundError as missing:
+    raise SolverError("HiGHS is not installed: get it with 'pip install highspy'") from missing
 
 _STATUS = {
     highspy.HighsModelStatus.kOptimal: Status.OPTIMAL,
@@ -56,6 +60,8 @@ class Highs:
 
     def solve(self, program: Program, with_duals: bool = True) -> Solution:
         """See `Solver`."""
+        if not program.n_column:
+            return without_columns(program)
         if self._last is None or self._last.origin is not program.origin:
             self._load(program)
         else:

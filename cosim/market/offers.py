@@ -253,10 +253,15 @@ def _mtu_offers(
     any_kw = np.zeros((len(any_split), len(columns)))
     any_kw[in_any.row, np.searchsorted(columns, in_any.col)] = in_any.data
     upper = all_columns.upper[columns]
-    cap_kw = np.abs(delta) @ upper
-    for each, kw in zip(any_split, any_kw @ upper, strict=True):
+    cap_kw = _most(np.abs(delta), upper)
+    for each, kw in zip(any_split, _most(any_kw, upper), strict=True):
         cap_kw[each.members] += kw
     return MtuOffers(columns, delta, any_kw, cap_kw)
+
+
+def _most(amount: Floats, upper: Floats) -> Floats:
+    """``amount @ upper``, where nothing of something endless is nothing."""
+    return np.asarray(np.multiply(amount, upper, out=np.zeros_like(amount), where=amount > 0.0).sum(axis=1))
 
 
 def _one_direction(making: _Making) -> None:

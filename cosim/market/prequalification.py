@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 import numpy as np
 
 from cosim.domain.frames import Floats
-from cosim.domain.market import Bid, Direction, Product, Resource
+from cosim.domain.market import Direction, Product, Resource
 from cosim.errors import BidError, Fault
 from cosim.market.case import ClearingCase
 from cosim.market.headroom import DOWN, UP, Headroom, headroom
 
-_SHARE = 1e-9
 _NO_EFFECT = 1e-6  # kW of a limit by 1 kW
 
 
@@ -56,44 +54,6 @@ def qualification_faults(resource: Resource, product: Product) -> Iterator[Fault
         value, allowed = f"{capability_kw:g} kW", f"at least {least_kw:g} kW" if least_kw else "above 0 kW"
         problem = f"too little {product.direction.value} for product {product.id}"
         yield Fault(problem, key=f"resource {resource.id}", value=value, allowed=allowed)
-
-
-def product_bid_faults(bid: Bid, products: Mapping[str, Product]) -> Iterator[Fault]:
-    """All in which a bid is not of its product."""
-    key, product = f"bid {bid.id}", products.get(bid.product)
-    if product is None:
-        yield Fault("no product of that name", key=key, value=bid.product, allowed=", ".join(products) or "none")
-        return
-    if bid.direction is not product.direction:
-        yield Fault("of another direction than its product", key=key, value=bid.direction.value)
-    for kw in dict.fromkeys(kw for kw in bid.quantity_kw if kw > 0.0):
-        yield from _quantity_faults(kw, product, key)
-    if not product.divisible and bid.min_accept < 1.0:
-        yield Fault("its product is indivisible: min_accept must be 1", key=key, value=str(bid.min_accept))
-    yield from _duration_faults(bid, product, key)
-
-
-def _quantity_faults(kw: float, product: Product, key: str) -> Iterator[Fault]:
-    most = math.inf if product.max_kw is None else product.max_kw
-    if not product.min_kw * (1.0 - _SHARE) <= kw <= most * (1.0 + _SHARE):
-        yield Fault("a quantity that its product does not allow", key=key, value=f"{kw:g} kW",
-                    allowed=f"{product.min_kw:g}..{most:g} kW")  # fmt: skip
-    if product.step_kw > 0.0 and abs(kw - round(kw / product.step_kw) * product.step_kw) > _SHARE * kw:
-        yield Fault("not a multiple of its product's step", key=key, value=f"{kw:g} kW", allowed=f"{product.step_kw:g}")
-
-
-def _duration_faults(bid: Bid, product: Product, key: str) -> Iterator[Fault]:
-    """A block lasts as long as its stretches without a pause; what is no block may be accepted in a single MTU."""
-    stretches = [len(list(mtus)) for offers, mtus in groupby(kw > 0.0 for kw in bid.quantity_kw) if offers]
-    allowed = f"{product.duration_min_mtu}..{product.duration_max_mtu} MTUs"
-    if bid.block:
-        for n in stretches:
-            if not product.duration_min_mtu <= n <= product.duration_max_mtu:
-                yield Fault(
-                    "of a duration that its product does not allow", key=key, value=f"{n} MTUs", allowed=allowed
-                )
-    elif product.duration_min_mtu > 1 and stretches:
-        yield Fault("may be accepted in single MTUs, its product lasts longer: offer a block", key=key, allowed=allowed)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def unit_prices(clearing: Clearing, rule: PricingRule) -> Floats:
 
 
 def awards(clearing: Clearing, rule: PricingRule, stage: str, buyer: str) -> tuple[Award, ...]:
-    """What each buyer bought of each bid, beyond what earlier stages awarded: holders of needs the share of its price that it is worth to their need,
-    ``buyer`` (the operator of the network) the rest."""
+    """What each buyer bought of each bid, beyond what earlier stages awarded: holders of needs the share of its price
+    that it is worth to their need, ``buyer`` (the operator of the network) the rest."""
     prices, asked = unit_prices(clearing, rule), bid_prices(clearing)
     found, bought = [], bought_kw(clearing)
     for name, share in _shares(clearing, buyer).items():

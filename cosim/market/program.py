@@ -160,6 +160,13 @@ def no_solution(status: Status) -> Solution:
     return Solution(status, np.zeros(0), np.zeros(0), np.zeros(0), np.inf)
 
 
+def without_columns(program: Program) -> Solution:
+    """Of a program without columns, which solvers call neither solved nor infeasible."""
+    if (program.rows.lower > 0.0).any() or (program.rows.upper < 0.0).any():
+        return no_solution(Status.INFEASIBLE)
+    return Solution(Status.OPTIMAL, np.zeros(0), np.zeros(program.n_row), np.zeros(0))
+
+
 def no_plan(solver: str, ended: str, time_limit_s: float) -> str:
     """What is said of a solver that gave none."""
     return f"{solver} gave no plan: {ended} (it may take {time_limit_s:g} s for a solve)"

@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pyomo.environ as pyo
 import scipy.optimize
 import scipy.sparse
-from pyomo.core.expr import LinearExpression
-from pyomo.opt import SolverStatus, TerminationCondition
 
 from cosim.domain.frames import Floats
 from cosim.errors import SolverError
-from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution
+from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution, without_columns
+
+try:
+    import pyomo.environ as pyo
+    from pyomo.common.errors import ApplicationError
+    from pyomo.core.expr import LinearExpression
+    from pyomo.opt import SolverStatus, TerminationCondition
+except ModuleNotFoundError as missing:
+    raise SolverError("Pyomo is not installed: get it with 'pip install pyomo'") from missing
 
 CBC_VARIABLE = "COSIM_CBC"
 _UNBOUNDED = 1e15  # CBC may call a program optimal whose solution has no bound
@@ -69,6 +74,8 @@ class Reference:
 
     def solve(self, program: Program, with_duals: bool = True) -> Solution:
         """See `program.Solver`."""
+        if not program.n_column:
+            return without_columns(program)
         with_duals = with_duals and not len(program.integers)
         model = _model(program, with_duals and self._solver == "highs")
         result = self._run_highs(model) if self._solver == "highs" else self._run_cbc(model)
@@ -93,7 +100,10 @@ class Reference:
         options = {"ratio": self._mip_gap, "sec": self._time_limit_s}
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "cbc.log"
-            result = engine.solve(model, load_solutions=False, options=options, logfile=str(log))
+            try:
+                result = engine.solve(model, load_solutions=False, options=options, logfile=str(log))
+            except ApplicationError as failed:
+                raise SolverError(f"CBC at {self._binary} does not run: {failed}") from failed
             printed = _LOWER_BOUND.search(log.read_text(encoding="utf-8", errors="replace"))
         if printed is not None:
             result.problem.lower_bound = float(printed.group(1))

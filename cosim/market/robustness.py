@@ -1,5 +1,5 @@
 """What robustness is worth: how often a plan fails when forecasts err at random, and how far the worst error takes it,
-both by the linear model and by the power flow.
+both by the linear model and by the power flow. Awards are delivered in full.
 
 A robust set says nothing of probabilities; these are rates under distributions that are stated here.
 """

@@ -93,6 +93,7 @@ class Limits(Part):
         Annotated[tuple[str, ...], Tag("structure")] | Annotated[Literal["rated"], Tag("word")], Discriminator(form)
     ] = Field("rated", description="branches held to their ratings: all that have one, or those named here")
     loading_max_pu: Positive = Field(1.0, description="highest current [of the rated current]")
+    derated: dict[str, Positive] = Field({}, description="branches with another highest current [of the rated current]")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -290,6 +291,22 @@ class Sizing(Part):
     )
 
 
+class AddedPods(Part):
+    """PODs that the feeder does not have: one beside each of those named, connected as it is."""
+
+    beside: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=1), Tag("structure")]
+        | Annotated[Literal["all_load", "all_pv"], Tag("word")],
+        Discriminator(form),
+    ] = Field(description="PODs of the feeder, or all of one kind")
+    kind: Literal["load", "pv"] = Field(description="load consumes, pv injects")
+    share: Share = Field(1.0, description="share of them that gets one, drawn [1]")
+    kw: Positive = Field(description="factor of the profile [kW]")
+    spread: Share = Field(0.0, lt=1.0, description="that factor is drawn within this share around the one given [1]")
+    profiles: tuple[str, ...] = Field(min_length=1, description="profile columns, one drawn for each")
+    power_factor: Number = Field(1.0, gt=0.0, le=1.0, description="reactive power follows active power, by this")
+
+
 class OperatorConfig(Part):
     """The operator's rule: storage charges by as much as the head falls below its threshold."""
 
@@ -359,6 +376,7 @@ class Scenario(Part):
     mtu: Duration = Field(900, description="market time unit: interval for which an order holds, e.g. 15min")
     seed: Whole = Field(1, ge=0, description="seed of all random streams")
     feeder: str = Field(description="folder in dss_models/, or a path to a feeder folder")
+    added: dict[str, AddedPods] = Field({}, description="PODs beside those of the feeder, by name")
     profiles: Profiles = Field(SimbenchProfiles(), description="time series of loads and generation")
     grid: GridConfig = Field(GridConfig(), description="how the grid is solved")
     limits: Limits = Field(Limits(), description="voltage band and ratings to be kept")

@@ -1,4 +1,5 @@
 import json
+from datetime import date, time
 
 import numpy as np
 import pytest
@@ -10,14 +11,18 @@ from cosim.domain.market import (
     Award,
     Bid,
     BidState,
+    Contract,
     Direction,
     EnergyBand,
+    ForwardBid,
     Need,
     PriceStep,
     Product,
     RampLimit,
+    ReliefNeed,
     Resource,
     StorageLimit,
+    Window,
     advance,
     from_json,
     to_json,
@@ -37,6 +42,21 @@ RECORDS = [
     Need("n", "BRP1", 900, (5.0, -5.0), ("system",), 0.2),
     Award("b1", "local", "DSO", 900, (1.0, 0.0), (0.1, 0.0), (0.1, 0.0)),
     Activation("a", "b1", 300, 900, (1.0,)),
+    ForwardBid("f1", "AGG", "UP15", Direction.UP, 100.0, 4.0, 0.1 + 0.2, (("r1", 1.0),), min_accept=0.5),
+    ReliefNeed("i_max of L in MTU 3", 30.0, (("r1", 0.1 + 0.2), ("r2", -1.0))),
+    Contract(
+        "f1",
+        "AGG",
+        "DSO",
+        "UP15",
+        Direction.DOWN,
+        0.1 + 0.2,
+        4.0,
+        0.3,
+        Window(date(2026, 1, 1), date(2026, 3, 31), time(17, 15), time(0), (0, 1, 4), 3600),
+        (("r1", 0.25), ("r2", 0.75)),
+        max_activations=20,
+    ),
 ]
 
 

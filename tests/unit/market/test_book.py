@@ -3,7 +3,7 @@ import math
 import pytest
 from small_market import bid, case, network, resources
 
-from cosim.domain.market import Bid, Direction, EnergyBand, Need, PriceStep, RampLimit, StorageLimit
+from cosim.domain.market import ActivationLimit, Bid, Direction, EnergyBand, Need, PriceStep, RampLimit, StorageLimit
 from cosim.errors import BidError
 from cosim.market.book import check_case
 from cosim.market.case import HOLD
@@ -87,11 +87,22 @@ def test_any_split_of_a_resource_tied_over_time():
     (RampLimit("P0", (0.0,), -1.0), "ramp_kw must be 0 or more"),
     (StorageLimit("P0", (0.0,), 5.0, 0.0, 4.0, 0.0, 0.9, 0.9), "outside its limits; got 5 kWh; allowed: 0..4 kWh"),
     (StorageLimit("P0", (0.0,), 3.0, 0.0, 4.0, 0.0, 0.0, 1.1), "charge_efficiency must be in (0, 1]"),
+    (StorageLimit("P0", (-2.0,), 3.0, 0.0, 4.0, 1.0, 0.9, 0.8, unused_too=True),
+     "its schedule alone leaves the limits by the end of MTU 0; got 0.5 kWh; allowed: 1..4 kWh"),
+    (StorageLimit("P0", (2.0,), 3.0, 0.0, 4.0, 1.0, 0.9, 0.8, unused_too=True), "got 4.8 kWh; allowed: 1..4 kWh"),
+    (ActivationLimit("P0", -1), "activations_max must be 0 or more; got -1"),
+    (ActivationLimit("P0", rest_mtu=-2, rested_mtu=-1), "rested_mtu must be 0 or more; got -1"),
+    (ActivationLimit("P9", 1), "no resource of that name"),
     (EnergyBand("P0", (0.0,), (2.0,), (1.0,)), "must not be empty"),
     (EnergyBand("P0", (0.0,), (2.0, 1.0), (1.0,)), "must have all MTUs"),
 ])  # fmt: skip
 def test_wrong_couplings(coupling, words):
     assert any(words in fault for fault in faults(couplings=(coupling,)))
+
+
+def test_couplings_without_fault():
+    at_the_edge = StorageLimit("P0", (-1.6,), 3.0, 0.0, 4.0, 1.0, 0.9, 0.8, unused_too=True)
+    check_case(case([GOOD], NET, couplings=(at_the_edge, ActivationLimit("P0", 0, 0, 0))))
 
 
 def test_wrong_resources_and_needs():

@@ -1,8 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 from small_market import DOWN, UP, bid, case, kw, network, resources
 
-from cosim.domain.market import EnergyBand, RampLimit, StorageLimit
+from cosim.domain.market import EnergyBand, Need, RampLimit, StorageLimit
 from cosim.errors import MarketError
 from cosim.market.clearing import clear
 from cosim.market.highs import Highs
@@ -113,3 +115,52 @@ def test_wrong_order_of_directions_would_show():
     """UP in the first hour and nothing else: the resource draws less in it."""
     cleared = clear(case([bid("P0 up", [50.0, 0.0, 0.0], 1.0, UP)], [network([80.0, 40.0])] + DAY[:1] * 2))
     assert cleared.networks[0].state(cleared.solution.x).delta_kw[0] == pytest.approx(-20.0)
+
+
+class TestStorageWhoseAwardsMayNotBeUsed:
+    def cleared(self, day, **more):
+        return clear(case(BATTERY, day, couplings=(storage(**more),)))
+
+    def test_what_is_charged_by_an_award_serves_no_other(self):
+        """Of the 20 kW asked for in the second hour 8 are there without the award of the first."""
+        day = [network([60.0, 0.0]), network([80.0, 40.0]), network([60.0, 40.0])]
+        assert self.cleared(day).unsolved == ()
+        sure = self.cleared(day, unused_too=True)
+        assert kw(sure)["P0 up"] == pytest.approx([0.0, 10.0 * 0.8, 0.0])
+        assert kw(sure)["P0 down"] == pytest.approx([0.0, 0.0, 0.0])
+        assert sure.unsolved[0].missing_kw == pytest.approx(12.0)
+
+    def test_room_made_by_an_award_serves_no_other(self):
+        """In the second hour 20 kW of consumption are asked for, of a storage with room for 5 kWh."""
+        day = [network([80.0, 25.0]), network([-60.0, -60.0]), network([60.0, 40.0])]
+        full = {"energy_kwh": 45.0}
+        found = kw(self.cleared(day, **full))
+        assert found["P0 down"][1] == pytest.approx(20.0)
+        assert found["P0 up"][0] == pytest.approx((20.0 * 0.9 - 5.0) * 0.8)
+        assert kw(self.cleared(day, **full, unused_too=True))["P0 down"][1] == pytest.approx(5.0 / 0.9)
+
+    def test_the_schedule_counts_on_both(self):
+        """It charges 9 kWh in the first hour anyway, and must end with 4."""
+        limit = StorageLimit("P0", (10.0, 0.0, 0.0), 0.0, 0.0, 50.0, 4.0, 0.9, 0.8, unused_too=True)
+        assert kw(clear(case(BATTERY, DAY, couplings=(limit,))))["P0 up"] == pytest.approx([0.0, 5.0 * 0.8, 0.0])
+
+    @pytest.mark.parametrize("seed", range(8))
+    def test_whichever_awards_are_used(self, seed):
+        rng = np.random.default_rng(seed)
+        day = [network([60.0, 40.0 + more]) for more in rng.uniform(-40.0, 0.0, 3)]
+        base = tuple(rng.uniform(-1.2, 1.2, 3))
+        limit = StorageLimit("P0", base, 10.0, 2.0, 18.0, 5.0, 0.9, 0.8, unused_too=True)
+        need = Need("n", "BRP", 0, tuple(rng.uniform(-15.0, 15.0, 3)), max_price_eur_per_kwh=5.0)
+        cleared = clear(case(BATTERY, day, couplings=(limit,), needs=(need,)))
+        change = np.array([net.state(cleared.solution.x).delta_kw[0] for net in cleared.networks])
+        assert np.abs(change).max() > 0.1
+        for used in itertools.product((0.0, 0.4, 1.0), repeat=3):
+            p_kw = np.array(base) + change * used
+            energy = 10.0 + np.cumsum(np.where(p_kw > 0.0, 0.9 * p_kw, p_kw / 0.8))
+            assert (energy >= 2.0 - 1e-6).all()
+            assert (energy <= 18.0 + 1e-6).all()
+            assert energy[-1] >= 5.0 - 1e-6
+
+    def test_it_costs_no_decisions(self):
+        day = [network([60.0, 0.0]), network([80.0, 40.0]), network([60.0, 40.0])]
+        assert not self.cleared(day, unused_too=True).program.columns.integer.any()

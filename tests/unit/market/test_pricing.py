@@ -44,6 +44,17 @@ def test_pay_as_bid_is_the_mean_of_the_steps_taken():
     assert table(cleared, bid_prices(cleared)) == pytest.approx({"s": (10.0 * 1.0 + 10.0 * 2.0) / 20.0})
 
 
+def test_what_an_earlier_stage_awarded_is_not_bought_again():
+    steps = (PriceStep(10.0, 1.0), PriceStep(50.0, 2.0))
+    stepped = Bid("s", "A", "P", Direction.UP, 0, (60.0,), steps, resource="P0")
+    cleared = clear(case([stepped], network([80.0, 50.0]), locked={"s": (8.0,)}))
+    (found,) = awards(cleared, "pay_as_bid", "second", "DSO")
+    assert found.quantity_kw == (pytest.approx(22.0),)
+    assert found.price_eur_per_kwh == (pytest.approx((2.0 * 1.0 + 20.0 * 2.0) / 22.0),)
+    settled = clear(case([stepped], network([80.0, 10.0]), locked={"s": (8.0,)}))
+    assert awards(settled, "pay_as_bid", "second", "DSO") == ()
+
+
 def test_prices_of_blocks_by_mtu():
     day = [network([80.0, 40.0]), network([60.0, 40.0])]
     block = bid("P0 block", [40.0, 40.0], 1.0, block=True)

@@ -1,0 +1,302 @@
+"""Networks as a stage sees them: an area of distribution, the transmission network, or both joined at interfaces.
+
+Whatever belongs to an area bears its name, ``AREA/POD`` and ``AREA/ELEMENT``; at transmission a POD is a bus. A flow of
+active power in kW (direct-current model) stands for a current along the real axis, for which an inscribed polygon with
+an even number of planes is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from cosim.domain.frames import Complexes, Floats
+from cosim.domain.market import Resource
+from cosim.errors import BidError, Fault
+from cosim.market.network import NetworkRows
+from cosim.market.uncertainty import Uncertainty
+
+COUNTERPART: Final = "counterpart"
+"""A POD without a place: whoever stands on the other side of a balance."""
+INTERFACE: Final = "interface"
+_REACTIVE: Final = ":q"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An area of distribution or the transmission network around a schedule.
+
+    ``rows``: limited quantities, and the active power at its head by consumption; ``q_head_by_p``, ``q_head_by_q``
+    (n_pod,) the same of its reactive power [kvar per kW, per kvar]; ``uncertainty`` of the schedule, None for none;
+    ``unit``: of currents, A, or kW in a direct-current model.
+    """
+
+    rows: NetworkRows
+    q_head_by_p: Floats
+    q_head_by_q: Floats
+    uncertainty: Uncertainty | None = None
+    unit: str = "A"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a direct-current model between two buses; ``limit_kw`` is infinite for none."""
+
+    name: str
+    buses: tuple[str, str]
+    x_pu: float
+    limit_kw: float
+
+
+def area_of(pod: str) -> str:
+    """The area of a POD or an element; empty at transmission."""
+    return pod.rpartition("/")[0]
+
+
+def reactive(pod: str) -> str:
+    """The twin of a POD that stands for its reactive power: 1 "kW" there is 1 kvar at the POD."""
+    return pod + _REACTIVE
+
+
+def is_reactive(resource: Resource) -> bool:
+    return resource.pod.endswith(_REACTIVE)
+
+
+def dc_grid(prefix: str, lines: Sequence[Line], slack: str, p_kw: Mapping[str, float]) -> Grid:
+    """A direct-current model with consumption ``p_kw`` by bus, balanced at the bus ``slack``, which is the head."""
+    buses = list(dict.fromkeys([slack, *(bus for line in lines for bus in line.buses), *p_kw]))
+    incidence = np.array([[float(b == line.buses[0]) - float(b == line.buses[1]) for b in buses] for line in lines])
+    incidence = incidence.reshape(len(lines), len(buses))
+    weighted = incidence / np.array([line.x_pu for line in lines]).reshape(-1, 1)
+    angles = np.zeros((len(buses), len(buses)))
+    angles[1:, 1:] = np.linalg.inv((incidence.T @ weighted)[1:, 1:])
+    by_p = -(weighted @ angles)  # consumption is a negative injection
+    load = np.array([p_kw.get(bus, 0.0) for bus in buses])
+    n, none = len(buses), np.zeros(len(buses))
+    limit = np.array([line.limit_kw for line in lines])
+    rows = NetworkRows(
+        pods=tuple(prefix + bus for bus in buses),
+        p_kw=load,
+        q_kvar=none,
+        conductors=tuple(prefix + line.name for line in lines),
+        i_a=(by_p @ load).astype(complex),
+        i_by_p=by_p.astype(complex),
+        i_by_q=np.zeros_like(by_p, dtype=complex),
+        i_max_a=np.where(np.isfinite(limit), limit, np.nan),
+        nodes=(),
+        v_pu=np.zeros(0, dtype=complex),
+        v_by_p=np.zeros((0, n), dtype=complex),
+        v_by_q=np.zeros((0, n), dtype=complex),
+        v_min_pu=np.zeros(0),
+        v_max_pu=np.zeros(0),
+        head_by_p=np.ones(n),
+        head_by_q=none,
+    )
+    return Grid(rows, none, np.ones(n), unit="kW")
+
+
+def unconnected(lines: Sequence[Line], slack: str, buses: Sequence[str]) -> tuple[str, ...]:
+    """Buses that no line connects to the slack."""
+    reached, ahead = {slack}, [slack]
+    while ahead:
+        here = ahead.pop()
+        found = {b for line in lines if here in line.buses for b in line.buses} - reached
+        reached |= found
+        ahead += sorted(found)
+    return tuple(bus for bus in dict.fromkeys(buses) if bus not in reached)
+
+
+def with_voltages(
+    grid: Grid, lines: Sequence[Line], base_kva: float, vm_pu: Mapping[str, float], band_pu: tuple[float, float]
+) -> Grid:
+    """Voltages of a direct-current model that follow reactive power alone, ``dV = X dQ`` (fast decoupled power flow: B.
+    Stott, O. Alsac, 1974); the head's is fixed."""
+    rows = grid.rows
+    names = [pod.rpartition("/")[2] for pod in rows.pods]
+    incidence = np.array([[float(b == line.buses[0]) - float(b == line.buses[1]) for b in names] for line in lines])
+    reactance = np.linalg.inv((incidence.T @ (incidence / np.array([[line.x_pu] for line in lines])))[1:, 1:])
+    by_q = np.zeros((len(names) - 1, len(names)))
+    by_q[:, 1:] = -reactance / base_kva
+    low, high = band_pu
+    return replace(
+        grid,
+        rows=replace(
+            rows,
+            nodes=rows.pods[1:],
+            v_pu=np.array([vm_pu.get(name, 1.0) for name in names[1:]], dtype=complex),
+            v_by_p=np.zeros_like(by_q, dtype=complex),
+            v_by_q=by_q.astype(complex),
+            v_min_pu=np.full(len(by_q), low),
+            v_max_pu=np.full(len(by_q), high),
+        ),
+    )
+
+
+def with_reactive_pods(grid: Grid, pods: Sequence[str]) -> Grid:
+    """With a twin of each of ``pods`` for its reactive power (`reactive`)."""
+    rows = grid.rows
+    own = [rows.pods.index(pod) for pod in dict.fromkeys(pods)]
+    effect = _Effect(rows.i_by_q[:, own], rows.v_by_q[:, own], rows.head_by_q[own], grid.q_head_by_q[own])
+    return _with_pods(grid, [reactive(rows.pods[k]) for k in own], effect, _no_effect(rows, len(own)))
+
+
+def with_counterpart(grid: Grid) -> Grid:
+    """With the POD `COUNTERPART`, which changes the balance and nothing else."""
+    none = _no_effect(grid.rows, 1)
+    return _with_pods(grid, [COUNTERPART], replace(none, head=np.ones(1)), none)
+
+
+def held_in_kvar(grid: Grid, import_kw: float) -> Grid:
+    """Its head counted in reactive power; active power there is a limited quantity: no more, no less than a change by
+    ``import_kw``."""
+    rows = grid.rows
+    held = replace(
+        rows,
+        conductors=(*rows.conductors, INTERFACE),
+        i_a=np.append(rows.i_a, -import_kw),
+        i_by_p=np.vstack([rows.i_by_p, rows.head_by_p]),
+        i_by_q=np.vstack([rows.i_by_q, rows.head_by_q]),
+        i_max_a=np.append(rows.i_max_a, 0.0),
+        head_by_p=grid.q_head_by_p,
+        head_by_q=grid.q_head_by_q,
+    )
+    return replace(grid, rows=held, q_head_by_p=rows.head_by_p, q_head_by_q=rows.head_by_q)
+
+
+def without_limits(grid: Grid) -> Grid:
+    """The same PODs in a network without any limit."""
+    rows = grid.rows
+    nothing, no_effect = np.zeros(0, dtype=complex), np.zeros((0, len(rows.pods)), dtype=complex)
+    none = np.zeros(0)
+    free = replace(
+        rows, conductors=(), i_a=nothing, i_by_p=no_effect, i_by_q=no_effect, i_max_a=none,
+        nodes=(), v_pu=nothing, v_by_p=no_effect, v_by_q=no_effect, v_min_pu=none, v_max_pu=none,
+    )  # fmt: skip
+    return replace(grid, rows=free)
+
+
+def shifted(grid: Grid, consumption_kw: Mapping[str, float]) -> Grid:
+    """Around a schedule with that much more consumption at some PODs."""
+    rows = grid.rows
+    delta = np.array([consumption_kw.get(pod, 0.0) for pod in rows.pods])
+    state = rows.at(delta, np.zeros(len(delta)))
+    n = len(rows.conductors)
+    return replace(grid, rows=replace(rows, p_kw=rows.p_kw + delta, i_a=state[:n], v_pu=state[n:]))
+
+
+def joined(transmission: Grid, areas: Sequence[tuple[str, Grid]]) -> Grid:
+    """Areas below their buses of the transmission network, with all limits of both; the head is the whole system's.
+
+    Forecast errors of an area count against its own limits only: they are those of PODs that no resource is at. Raises
+    BidError where that cannot be.
+    """
+    whole = transmission
+    for bus, area in areas:
+        whole = _below(whole, bus, area)
+    for _, area in areas:
+        whole = _with_errors(whole, area)
+    return whole
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """What PODs do, by one of their powers: to currents and voltages (n, n_pod), to the head's P and Q (n_pod,)."""
+
+    i: Complexes
+    v: Complexes
+    head: Floats
+    q_head: Floats
+
+
+def _no_effect(rows: NetworkRows, n: int) -> _Effect:
+    none = np.zeros(n)
+    return _Effect(
+        np.zeros((len(rows.conductors), n), dtype=complex), np.zeros((len(rows.nodes), n), dtype=complex), none, none
+    )
+
+
+def _with_pods(grid: Grid, names: Sequence[str], by_p: _Effect, by_q: _Effect) -> Grid:
+    """With more PODs, which consume nothing."""
+    rows, none, band = grid.rows, np.zeros(len(names)), grid.uncertainty
+    wide = replace(
+        rows,
+        pods=(*rows.pods, *names),
+        p_kw=np.append(rows.p_kw, none),
+        q_kvar=np.append(rows.q_kvar, none),
+        i_by_p=np.hstack([rows.i_by_p, by_p.i]),
+        i_by_q=np.hstack([rows.i_by_q, by_q.i]),
+        v_by_p=np.hstack([rows.v_by_p, by_p.v]),
+        v_by_q=np.hstack([rows.v_by_q, by_q.v]),
+        head_by_p=np.append(rows.head_by_p, by_p.head),
+        head_by_q=np.append(rows.head_by_q, by_q.head),
+    )
+    return Grid(
+        wide,
+        np.append(grid.q_head_by_p, by_p.q_head),
+        np.append(grid.q_head_by_q, by_q.q_head),
+        band and _wider(band, none, none),
+        grid.unit,
+    )
+
+
+def _wider(band: Uncertainty, half_p_kw: Floats, half_q_kvar: Floats) -> Uncertainty:
+    """With the half-bands of more PODs."""
+    half = np.append(band.half_p_kw, half_p_kw), np.append(band.half_q_kvar, half_q_kvar)
+    return replace(band, half_p_kw=half[0], half_q_kvar=half[1])
+
+
+def _below(whole: Grid, bus: str, area: Grid) -> Grid:
+    """The quantities of an area, and its PODs, which change those above through its import."""
+    upper, lower, at = whole.rows, area.rows, whole.rows.pods.index(bus)
+    more: dict[str, Any] = {name: getattr(upper, name) + getattr(lower, name) for name in ("conductors", "nodes")}
+    more |= {name: np.append(getattr(upper, name), getattr(lower, name)) for name in _BY_QUANTITY}
+    more |= {name: _on_top(getattr(upper, name), len(getattr(lower, name))) for name in _EFFECTS}
+    own = replace(upper, **more)
+
+    def effect(i: Complexes, v: Complexes, head: Floats, q_head: Floats) -> _Effect:
+        i_above = np.outer(upper.i_by_p[:, at], head) + np.outer(upper.i_by_q[:, at], q_head)
+        v_above = np.outer(upper.v_by_p[:, at], head) + np.outer(upper.v_by_q[:, at], q_head)
+        return _Effect(np.vstack([i_above, i]), np.vstack([v_above, v]), head, q_head)
+
+    by_p = effect(lower.i_by_p, lower.v_by_p, lower.head_by_p, area.q_head_by_p)
+    by_q = effect(lower.i_by_q, lower.v_by_q, lower.head_by_q, area.q_head_by_q)
+    return _with_pods(replace(whole, rows=own), lower.pods, by_p, by_q)
+
+
+def _with_errors(whole: Grid, area: Grid) -> Grid:
+    """With PODs for the forecast errors of an area."""
+    band, before, rows, own = area.uncertainty, whole.uncertainty, whole.rows, area.rows
+    if band is None:
+        return whole
+    if band.base == "residual" or band.set.loadings is not None or (before is not None and before.set != band.set):
+        problem = "areas cleared together with transmission have forecast errors of one kind, of each POD by itself"
+        raise BidError(Fault(problem, key="uncertainty", allowed="a box or a budget on the baseline, the same in all"))
+    i, v = np.isin(rows.conductors, own.conductors), np.isin(rows.nodes, own.nodes)
+    none = np.zeros(len(own.pods))
+    by_p, by_q = (
+        _Effect(_placed(i, of_i), _placed(v, of_v), none, none)
+        for of_i, of_v in ((own.i_by_p, own.v_by_p), (own.i_by_q, own.v_by_q))
+    )
+    names = [f"error of {pod}" for pod in own.pods]
+    wide = _with_pods(replace(whole, uncertainty=None), names, by_p, by_q)
+    no_error = np.zeros(len(rows.pods))
+    start = before or replace(band, half_p_kw=no_error, half_q_kvar=no_error)
+    return replace(wide, uncertainty=_wider(start, band.half_p_kw, band.half_q_kvar))
+
+
+_BY_QUANTITY: Final = ("i_a", "v_pu", "i_max_a", "v_min_pu", "v_max_pu")
+_EFFECTS: Final = ("i_by_p", "i_by_q", "v_by_p", "v_by_q")
+
+
+def _on_top(effect: Complexes, more: int) -> Complexes:
+    return np.vstack([effect, np.zeros((more, effect.shape[1]), dtype=complex)])
+
+
+def _placed(at: npt.NDArray[np.bool_], effect: Complexes) -> Complexes:
+    placed = np.zeros((len(at), effect.shape[1]), dtype=complex)
+    placed[at] = effect
+    return placed

@@ -1,0 +1,51 @@
+"""Frozen dataclasses as mappings and lists, which another process can be sent, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from enum import Enum
+from functools import cache
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+
+def to_plain(value: Any) -> Any:
+    """``value`` as mappings, lists and scalars; arrays stay as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple | list):
+        return [to_plain(entry) for entry in value]
+    if isinstance(value, Enum):
+        return value.value
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def from_plain(kind: Any, plain: Any) -> Any:
+    """The value of type ``kind`` that `to_plain` made."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if plain is None or kind is Any:
+        return plain
+    if origin in (Union, types.UnionType):
+        (inner,) = (each for each in arguments if each is not type(None))
+        return from_plain(inner, plain)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = _hints(kind)
+        return kind(**{name: from_plain(hints[name], entry) for name, entry in plain.items()})
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(plain)
+    if origin is tuple:
+        each = arguments[:1] * len(plain) if arguments[-1] is Ellipsis else arguments
+        return tuple(from_plain(inner, entry) for inner, entry in zip(each, plain, strict=True))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return {key: from_plain(arguments[1], entry) for key, entry in plain.items()}
+    return plain
+
+
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)

@@ -24,8 +24,8 @@ from cosim.scenario.schema import GridConfig
 
 LIMIT_A = 117.0
 LIMITED = "Line.2-3@2.1"
-"""One phase of the end at bus 2: the study has one phase and limits one end. 32 planes are no multiple of three, so
-limits on the other phases, equal in truth, would be polygons turned by a third of a sector."""
+"""One phase of the end at bus 2: the study has one phase and limits one end. 32 planes are no multiple of three, so the
+polygons of the other phases, whose currents are equal in truth, are turned by a third of a sector."""
 FLEXIBLE = ("POD2", "POD4", "POD7")
 HALF_BANDS = {1: 0.025, 2: 0.05, 3: 0.10}
 """Of each case: half-band of the flexible loads over their power; three times that for the others."""
@@ -103,8 +103,8 @@ class Market:
         return ClearingCase(bids, resources, (self.rows,), 0, 3600, uncertainty=(errors,), settings=how)
 
     def with_pod8(self) -> "Market":
-        """With a resource at bus 2, ahead of the limited section, that draws nothing yet. The network's matrix is without
-        PODs, so one more is an entry in their list."""
+        """With a resource at bus 2, ahead of the limited section, that draws nothing yet; as the network's matrix is
+        without PODs, one more is an entry in their list."""
         network, nodes = self.network, self.network.layout.nodes
         new = [
             replace(branch, pod=len(self.p_kw), nodes=(nodes.index(f"2.{phase}") + 1, 0))

@@ -36,7 +36,8 @@ class Offered:
 
 @dataclass(frozen=True)
 class Needed:
-    """NEED: kW that the system is short of, or each limit of an area is exceeded by, in its unit; what BRPs would buy."""
+    """NEED: kW that the system is short of, or what each limit of an area is exceeded by, in its unit; what BRPs would
+    buy."""
 
     quantity: Mapping[str, float]
     demands: tuple[Need, ...] = ()
@@ -69,8 +70,8 @@ class OperatingData:
 class Quantities:
     """What is awarded, picked, cut or safe [kW] of each bid, and how far it changes the export of each area [kW].
 
-    RESULT, ACTIVATION, AWARD to sellers: awards. AWARD to a DSO: export alone. PICKED_SET: what would be taken. BID_CAP,
-    VALIDATION: the most that is safe; ``again``: something new was cut.
+    RESULT, ACTIVATION, AWARD to sellers: awards. AWARD to a DSO: export alone, a change from the base of its curve.
+    PICKED_SET: what would be taken. BID_CAP, VALIDATION: the most that is safe; ``again``: something new was cut.
     """
 
     kw: Mapping[str, float] = field(default_factory=dict)

@@ -45,7 +45,9 @@ def room_of(case: ClearingCase) -> Room:
     for bid in case.bids:
         for name, share in shares_of(bid):
             locked[SIDE[bid.direction], names.index(name)] += share * sum(case.locked.get(bid.id, ()))
-    most = np.array([[unit.up_kw for unit in case.resources.values()], [unit.down_kw for unit in case.resources.values()]])
+    most = np.array(
+        [[unit.up_kw for unit in case.resources.values()], [unit.down_kw for unit in case.resources.values()]]
+    )
     rooms, takes, tags = [np.zeros(0)], [np.zeros((0, 2, len(names)))], list[RowTag]()
     for rows in headroom(case):
         room = rows.room_kw - (rows.take * locked).sum(axis=(1, 2))
@@ -80,7 +82,9 @@ def bid_caps(case: ClearingCase, sharing: Sharing) -> dict[str, float]:
     left = np.maximum(room.room_kw, 0.0)
     if sharing == "pro_rata":
         used = take @ most
-        kw = most * min(1.0, float(np.min(np.divide(left, used, out=np.ones_like(left), where=used > 0.0), initial=1.0)))
+        kw = most * min(
+            1.0, float(np.min(np.divide(left, used, out=np.ones_like(left), where=used > 0.0), initial=1.0))
+        )
     else:
         prices = np.array([max(bid.steps[0].price_eur_per_kwh, _LEAST_PRICE_EUR_PER_KWH) for bid in bids])
         kw = safe_box(take, left, most, 1.0 / prices if sharing == "price" else np.ones(len(bids)))
@@ -98,7 +102,7 @@ def safe_box(take: Floats, room_kw: Floats, most_kw: Floats, weight: Floats) -> 
     columns = Columns(-weight, np.zeros(len(most_kw)), np.array(most_kw), np.zeros(len(most_kw), dtype=bool))
     if not len(most_kw):
         return np.zeros(0)
-    return np.clip(Highs().solve(Program(columns, rows), with_duals=False).x, 0.0, most_kw)
+    return np.asarray(np.clip(Highs().solve(Program(columns, rows), with_duals=False).x, 0.0, most_kw))
 
 
 def widest(take: Floats, members: Sequence[int]) -> Floats:

@@ -1,4 +1,4 @@
-"""A coordination scheme: which stages are cleared by whom, with what resources, limits and balance, and what crosses."""
+"""A coordination scheme: stages, each with who clears it, with what resources, limits and balance; and what crosses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from cosim.coordination.messages import MessageType
 from cosim.scenario.values import Part, Switch, Whole
 
 Role = Literal["DSO", "TSO", "IMO"]
+Commodity = Literal["P", "Q"]
 Balance = Literal["none", "hold", "band", "system", "target", "priced"]
 Objective = Literal["least_cost", "welfare", "range", "max_up", "max_down", "caps", "validate"]
 
@@ -35,7 +36,9 @@ class Stage(Part):
     buyers: tuple[Literal["DSO", "TSO", "BRP"], ...] = Field(
         (), description="whose needs are served and who pays; of several, each what it is worth to them"
     )
-    resources: Literal["D", "T", "DT"] = Field(description="resources at distribution (D), at transmission (T), or both")
+    resources: Literal["D", "T", "DT"] = Field(
+        description="resources at distribution (D), at transmission (T), or both"
+    )
     network: Literal["none", "D", "T", "TD"] = Field(description="networks whose limits are kept")
     balance: Balance = Field(
         "none",
@@ -58,7 +61,7 @@ class Stage(Part):
     caps: Literal["max_volume", "pro_rata", "price", "perimeters"] = Field(
         "max_volume", description="how the room of the network is shared among bids; or a traffic light by perimeter"
     )
-    commodity: Literal["P", "Q"] = Field("P", description="active or reactive power at the interface")
+    commodity: Commodity = Field("P", description="active or reactive power at the interface")
     pricing: Literal["pay_as_bid", "pay_as_clear", "pay_as_clear_uniform"] = Field(
         "pay_as_bid", description="what is paid"
     )

@@ -45,7 +45,9 @@ def _role_faults(key: str, stage: Stage) -> Iterator[Fault]:
         yield Fault("balance responsible parties buy where welfare is cleared by the IMO", key=f"{key}.buyers")
     if stage.fallback is not None and stage.balance not in _INTERFACE:
         yield Fault("only a balance at the interface can be given up", key=f"{key}.fallback", value=stage.balance)
-    if stage.commodity == "Q" and not (stage.admit == "curve" or stage.objective in CURVES or stage.balance == "target"):
+    if stage.commodity == "Q" and not (
+        stage.admit == "curve" or stage.objective in CURVES or stage.balance == "target"
+    ):
         yield Fault("reactive power crosses the interface as a curve or a target", key=f"{key}.commodity")
 
 
@@ -60,6 +62,9 @@ def _use_faults(scheme: Scheme, key: str, name: str, stage: Stage) -> Iterator[F
             problem = f"stages {name} and {used} wait for each other and never end"
             allowed = "an earlier stage, or a later one with a repeat that goes back"
             yield Fault(problem if used != name else f"stage {name} waits for itself", key=at, allowed=allowed)
+        elif stage.objective in CURVES and stage.commodity == "P" and scheme.stages[used].solver != stage.solver:
+            problem = "a curve begins where the solver's own awards end: it cannot take in those of another"
+            yield Fault(problem, key=at, value=used)
     if stage.balance == "target" and not any(_admits_curve(scheme, used) for used in stage.uses):
         problem = "a target comes from a stage that bought on a curve: name it in uses"
         yield Fault(problem, key=f"{key}.uses", allowed=", ".join(s for s in scheme.stages if _admits_curve(scheme, s)))
@@ -114,10 +119,8 @@ def _message_faults(scheme: Scheme) -> Iterator[Fault]:
     """What is declared to cross must be what the stages need."""
     implied = {(flow.type, flow.sender, flow.receiver): flow for flow in flows(scheme)}
     for missing in sorted(implied.keys() - scheme.declared):
-        kind, sender, receiver = missing
         flow = implied[missing]
-        stage = flow.target or flow.source
-        problem = f"stage {stage} needs {kind} to cross, which is not declared"
-        yield Fault(problem, key=f"messages.{sender} to {receiver}")
+        problem = f"stage {flow.target or flow.source} needs {flow.type} to cross, which is not declared"
+        yield Fault(problem, key=f"messages.{flow.sender} to {flow.receiver}")
     for kind, sender, receiver in sorted(scheme.declared - implied.keys()):
-        yield Fault(f"no stage sends {kind}", key=f"messages.{sender} to {receiver}", value=kind)
+        yield Fault("no stage sends this", key=f"messages.{sender} to {receiver}", value=kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from cosim.errors import BidError, Fault
 
 @dataclass(frozen=True)
 class Placed:
-    """A resource: the portfolio (UVAM) that sells it, its POD, the DSO and TSO perimeter, registered capability [kW]."""
+    """A resource: the portfolio (UVAM) that sells it, its POD, DSO and TSO perimeter, registered capability [kW]."""
 
     resource: str
     pod: str
@@ -55,21 +55,19 @@ class TopologicalMatrix:
         """The matrix of another topology: the next version. What was found safe for this one holds no more."""
         return replace(self, version=self.version + 1, entries=tuple(entries), state=state)
 
-    def check_version(self, version: int, area: str) -> None:
-        """Raises BidError if what an area sent is of another version."""
-        if version != self.version:
-            raise BidError(
-                Fault(
-                    f"the limits of area {area} are of another version of the topological matrix",
-                    key="topology_version",
-                    value=str(version),
-                    allowed=str(self.version),
-                )
-            )
+
+NO_MATRIX: Final = TopologicalMatrix(0, ())
+
+
+def check_version(own: int, told: int, area: str) -> None:
+    """Raises BidError if limits are told for another version of the matrix than one's own."""
+    if own != told:
+        problem = f"the limits of area {area} are of another version of the topological matrix"
+        raise BidError(Fault(problem, key="topology_version", value=str(told), allowed=str(own)))
 
 
 def matrix_faults(entries: Sequence[Placed]) -> Iterator[Fault]:
-    """Resources in two places, perimeters of two transmission perimeters, and resources of two aggregators at one POD."""
+    """Resources in two places, perimeters of two TSO perimeters, and resources of two aggregators at one POD."""
     by_resource, by_pod, above = dict[str, Placed](), dict[str, Placed](), dict[str, str]()
     for entry in entries:
         first = by_resource.setdefault(entry.resource, entry)

@@ -61,7 +61,9 @@ def traffic_light(
     units = list(case.resources.values())
     registered = np.array([[sum(getattr(units[k], name) for k in inside) for name in ("up_kw", "down_kw")]
                            for inside in members.values()]).reshape(-1, 2)  # fmt: skip
-    take = np.stack([widest(room.take, inside) for inside in members.values()], axis=1) if members else np.zeros((0, 0, 2))
+    take = (
+        np.stack([widest(room.take, inside) for inside in members.values()], axis=1) if members else np.zeros((0, 0, 2))
+    )
     take = np.where(take > NO_EFFECT, take, 0.0)
     flat = take.reshape(len(room.room_kw), -1)
     cap = safe_box(flat, np.maximum(room.room_kw, 0.0), registered.ravel(), np.ones(registered.size)).reshape(-1, 2)

@@ -152,7 +152,7 @@ class Need(_Closed):
     """A buyer's request for net flexibility of the resources in ``where`` (perimeters, BRPs or ``system``).
 
     ``need_kw`` > 0: short, needs UP; < 0: long, needs DOWN. Firm without ``max_price_eur_per_kwh``, else bought only as
-    far as it costs no more.
+    far as it costs no more; flexibility against it, which others need, then counts as a loss at that price.
     """
 
     id: str

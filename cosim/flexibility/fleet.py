@@ -20,7 +20,6 @@ from cosim.flexibility.resources import (
     Conditions,
     Dispatch,
     dispatch,
-    free_mtu,
     memory_from_json,
     memory_to_json,
     pod_change,
@@ -67,6 +66,12 @@ class Session:
     members: Mapping[str, Member]
     over_profile_kw: Mapping[str, Floats]
 
+    @property
+    def courses(self) -> frozenset[str]:
+        """Resources that offer their energy over several MTUs."""
+        offering = {name for bid in self.bids for name in bid.members} if self.n_mtu > 1 else set()
+        return frozenset(name for name in offering if self.members[name].band.store is not None)
+
 
 @dataclass(frozen=True)
 class Fleet:
@@ -86,22 +91,28 @@ class Fleet:
         """An MTU begins at ``t_s``: who is out of reach, and what each unit is held to, at the PODs' profiles (n_pod,)
         [kW, kvar]."""
         return tuple(
-            self._begun(unit, held, self._now(unit, t_s, p_kw, q_kvar), t_s // self.mtu_s)
+            self._begun(unit, held, self._now(unit, t_s, p_kw, q_kvar))
             for unit, held in zip(self.units, memory, strict=True)
         )
 
-    def _begun(self, unit: Unit, memory: UnitMemory, now: Conditions, mtu: int) -> UnitMemory:
+    def _begun(self, unit: Unit, memory: UnitMemory, now: Conditions) -> UnitMemory:
+        mtu = now.t_s // self.mtu_s
         stream = Stream(self.seed, unit.resource.aggregator, unit.resource.id)
         unreached = out_of_reach(unit.risk, stream, mtu, self.mtu_s, memory.unreached)
-        change_kw = memory.plan_kw.get(mtu, 0.0)
-        held = None
-        if not unreached and (change_kw != 0.0 or mtu in memory.fixed_kw):
-            change_kw *= delivered_share(unit.risk, stream, mtu)
-            baseline_kw = memory.fixed_kw.get(mtu, memory.declared_kw)
-            held = dispatch(unit.device, memory.state, baseline_kw, change_kw, now, self.mtu_s)
+        share = 0.0 if unreached else delivered_share(unit.risk, stream, mtu)
+        held = None if unreached else self._held(unit, memory, memory.state, now, share)
         ahead = {m: kw for m, kw in memory.plan_kw.items() if m >= mtu}
         fixed = {m: kw for m, kw in memory.fixed_kw.items() if m >= mtu}
         return replace(memory, plan_kw=ahead, fixed_kw=fixed, held=held, unreached=unreached)
+
+    def _held(self, unit: Unit, memory: UnitMemory, state: Any, now: Conditions, share: float = 1.0) -> Dispatch | None:
+        """What a unit in ``state`` is held to in the MTU that begins now, if it delivers a ``share`` of its change."""
+        mtu = now.t_s // self.mtu_s
+        change_kw = memory.plan_kw.get(mtu, 0.0)
+        if change_kw == 0.0 and mtu not in memory.fixed_kw:
+            return None
+        baseline_kw = memory.fixed_kw.get(mtu, memory.declared_kw)
+        return dispatch(unit.device, state, baseline_kw, share * change_kw, now, self.mtu_s)
 
     def stepped(
         self, memory: Sequence[UnitMemory], t_s: int, p_kw: Floats, q_kvar: Floats
@@ -156,21 +167,29 @@ class Fleet:
         p_kw[unit.pod] += kw
         q_kvar[unit.pod] += unit.device.kvar_per_kw * kw
 
-    def offered(self, memory: Sequence[UnitMemory], t_s: int, forecast: PowerForecast, submitted_s: int) -> Session:
+    def offered(
+        self,
+        memory: Sequence[UnitMemory],
+        t_s: int,
+        forecast: PowerForecast,
+        submitted_s: int,
+        beside: Sequence[Session] = (),
+    ) -> Session:
         """Offers for the MTUs of ``forecast`` from ``t_s`` on, made at the end of the step at ``submitted_s``.
 
         Of a profile only what is there at the lower edge of its band is offered. What was bought before is not offered
-        again, nor the energy of a unit that has sold a course of it.
+        again, nor the energy of a unit that has sold a course of it, or offers one in a session ``beside`` this one.
         """
+        courses = {name for session in beside for name in session.courses}
         n_mtu, first_s = len(forecast.p_kw), submitted_s + self.step_s
         members: dict[str, Member] = {}
         over_kw: dict[str, Floats] = {}
         couplings: list[Coupling] = []
         for unit, each in zip(self.units, memory, strict=True):
-            state, ahead = self._state_at(unit, each.state, first_s, t_s, forecast), self._ahead(unit, t_s, forecast)
+            state, ahead = self._state_at(unit, each, first_s, t_s), self._ahead(unit, t_s, forecast)
             band = flexibility_band(unit.device, state, ahead, self.mtu_s, self.step_s)
             over_kw[unit.resource.id] = band.baseline_kw - [now.p_kw for now in ahead]
-            band = _without_sold(band, each, t_s // self.mtu_s)
+            band = _without_sold(band, each, t_s // self.mtu_s, taken=unit.resource.id in courses)
             members[unit.resource.id] = Member(unit.resource, band, unit.up_eur_per_kwh, unit.down_eur_per_kwh)
             limit = coupling(unit.resource.id, unit.device, state, band) if n_mtu > 1 else None
             couplings += [limit] if limit is not None and not each.unreached else []
@@ -226,7 +245,7 @@ class Fleet:
         return tuple(after)
 
     def declaring(self, memory: Sequence[UnitMemory], session: Session) -> tuple[UnitMemory, ...]:
-        """The baselines of the session's first MTU are those declared for it."""
+        """The baselines of the session's first MTU, the next one, are those declared for it."""
         first = session.t_s // self.mtu_s
         return tuple(
             replace(each, declared_kw=each.fixed_kw.get(first, float(session.over_profile_kw[unit.resource.id][0])))
@@ -251,19 +270,24 @@ class Fleet:
             for s, kw, kvar in zip(begins_s, sure_kw.tolist(), forecast.q_kvar[:, unit.pod].tolist(), strict=True)
         ]
 
-    def _state_at(self, unit: Unit, state: Any, from_s: int, t_s: int, forecast: PowerForecast) -> Any:
-        """The state at ``t_s`` of a unit that runs free from ``from_s`` on."""
-        if from_s < t_s and not unit.device.of_profile:
-            for begin_s in range(from_s, t_s, self.mtu_s):
-                now = Conditions(begin_s, temperature_c=self.outdoor(unit, begin_s))
-                state, _ = free_mtu(unit.device, state, now, self.mtu_s, self.step_s)
+    def _state_at(self, unit: Unit, memory: UnitMemory, from_s: int, t_s: int) -> Any:
+        """The state at ``t_s`` of a unit that does from ``from_s`` on what it has sold, and else runs free."""
+        state, held = memory.state, None
+        if unit.device.of_profile:
+            return state
+        for begin_s in range(from_s, t_s, self.step_s):
+            now = Conditions(begin_s, temperature_c=self.outdoor(unit, begin_s))
+            if begin_s % self.mtu_s == 0:
+                held = self._held(unit, memory, state, now)
+            wanted_kw = set_point_kw(unit.device, state, held, now, self.step_s)
+            state, _ = step(unit.device, state, wanted_kw, now, self.step_s)
         return state
 
 
-def _without_sold(band: FlexibilityBand, memory: UnitMemory, first: int) -> FlexibilityBand:
-    """A band less what is to be delivered already."""
+def _without_sold(band: FlexibilityBand, memory: UnitMemory, first: int, *, taken: bool) -> FlexibilityBand:
+    """A band less what is to be delivered already; nothing of a unit whose energy is ``taken`` or sold for later."""
     sold_kw = np.array([memory.plan_kw.get(first + t, 0.0) for t in range(len(band.baseline_kw))])
-    if any(first + t in memory.fixed_kw for t in range(len(sold_kw))):
+    if taken or any(mtu >= first for mtu in memory.fixed_kw):
         nothing = np.zeros(len(sold_kw))
         return replace(band, up_kw=nothing, down_kw=nothing, store=None)
     if not sold_kw.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from typing import Any
 
@@ -25,6 +25,9 @@ from cosim.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, kvar_per_kw
 
 _AT = {"load": ("load",), "pv": ("pv", "generator")}
 """Kinds of PODs whose profile is the device itself, by kind of resource."""
+
+_EFFICIENCY = 0.95
+"""Of a battery that the feeder does not have."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +70,34 @@ def portfolio(
     """All resources of a scenario in its order; ``start`` is the start of the run in local time.
 
     One at each POD that an entry names: its id is the entry's name, with ``:<POD>`` behind where there are several.
-    Raises ScenarioError with every fault: a POD that does not exist or is of another kind, a device that is named
-    twice, a battery without data.
+    Raises ScenarioError with every fault: a POD that does not exist or is of another kind, a device or an id that
+    occurs twice, a battery without data.
     """
     faults: list[Fault] = []
     units: list[Unit] = []
-    taken: dict[tuple[str, str], str] = {}
+    taken: dict[tuple[str, str] | None, str] = {}
+    ids: set[str] = set()
     for name, config in resources.items():
         for key, pod in _named(name, config, pods, faults):
-            if config.kind in _AT or pods[pod].storage is not None:
-                place = (pods[pod].name, "storage" if config.kind == "battery" else config.kind)
-                first = taken.setdefault(place, name)
-                if first != name or sum(u.pod == pod and u.resource.id.startswith(name) for u in units):
-                    faults.append(Fault(f"this device is in {first} already", key=key, value=pods[pod].name))
-                    continue
-            units.append(_unit(name, config, pods[pod], pod, feeder, clock, start, seed))
+            place = _place(config, pods[pod])
+            unit = _unit(name, config, pods[pod], pod, feeder, clock, start, seed)
+            if place in taken:
+                faults.append(Fault(f"this device is in {taken[place]} already", key=key, value=pods[pod].name))
+            elif unit.resource.id in ids:
+                faults.append(Fault("there is a resource of this name already", key=key, value=unit.resource.id))
+            else:
+                units.append(unit)
+            ids.add(unit.resource.id)
+            taken |= {} if place is None else {place: name}
     if faults:
         raise ScenarioError(faults)
     return tuple(units)
+
+
+def _place(config: ResourceConfig, pod: PodData) -> tuple[str, str] | None:
+    """What there is once only at a POD: its profile, or its storage unit. None for a device in addition to these."""
+    own = config.kind in _AT or (config.kind == "battery" and pod.storage is not None)
+    return (pod.name, config.kind) if own else None
 
 
 def owned_storage(resources: Mapping[str, ResourceConfig], pods: Sequence[PodData]) -> frozenset[str]:
@@ -211,16 +224,18 @@ def _device(
 
 
 def _battery(config: FlexibleBattery, pod: PodData, kvar: float) -> Battery:
-    held = pod.storage
-    p_max_kw = config.p_max_kw or (held.p_max_kw if held is not None else math.nan)
-    e_max_kwh = config.e_max_kwh or (held.e_max_kwh if held is not None else math.nan)
-    if held is not None:
-        charge, discharge, idling_kw = held.charge_efficiency, held.discharge_efficiency, held.idling_kw
-    else:
-        charge, discharge, idling_kw = config.efficiency, config.efficiency, 0.0
-    unit = StorageUnit(pod.name, p_max_kw, e_max_kwh, config.reserve_kwh, charge, discharge, idling_kw)
-    rest_kwh = None if config.rest is None else config.rest * e_max_kwh
-    return Battery(unit, config.initial * e_max_kwh, rest_kwh, config.rest_kw, kvar)
+    """What is not given is the feeder's; without storage there the fault of the POD has been found before."""
+    own = pod.storage or StorageUnit(pod.name, math.nan, math.nan, 0.0, _EFFICIENCY, _EFFICIENCY)
+    unit = replace(
+        own,
+        p_max_kw=config.p_max_kw or own.p_max_kw,
+        e_max_kwh=config.e_max_kwh or own.e_max_kwh,
+        reserve_kwh=own.reserve_kwh if config.reserve_kwh is None else config.reserve_kwh,
+        charge_efficiency=config.efficiency or own.charge_efficiency,
+        discharge_efficiency=config.efficiency or own.discharge_efficiency,
+    )
+    rest_kwh = None if config.rest is None else config.rest * unit.e_max_kwh
+    return Battery(unit, config.initial * unit.e_max_kwh, rest_kwh, config.rest_kw, kvar)
 
 
 def _sessions(

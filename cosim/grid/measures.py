@@ -98,9 +98,8 @@ def moves_eur(measures: Sequence[Measure], start: Positions, then: Positions) ->
 class GridMeasures:
     """The measures of one compiled circuit, which begin where its script has them.
 
-    ``positions`` are the present ones, ``start`` those of the script; ``switches`` are the lines among the measures as
-    `canonical_branch`, all in service from now on; ``moved`` tells whether a position may differ from those of the
-    system matrix.
+    ``positions`` are the present ones; ``switches`` are the lines among the measures as `canonical_branch`, all in
+    service from now on; ``moved`` tells whether a position may differ from those of the system matrix.
 
     Raises FeederError with all that is wrong with the measures.
     """
@@ -112,17 +111,17 @@ class GridMeasures:
         self._movers = {measure.name: _mover(circuit, measure) for measure in sound}
         lines = [measure for measure in sound if isinstance(measure, SwitchMeasure)]
         self.switches = tuple(canonical_branch(measure.element) for measure in lines)
-        self.start: Positions = {name: mover.start for name, mover in self._movers.items()}
+        self.positions: Positions = {name: mover.start for name, mover in self._movers.items()}
+        self.moved = False
         self._switching = switching((), (), (), {})
         if lines:
             may_loop = [measure.name for measure in lines if measure.may_loop]
             self._switching = read_switching(circuit, {m.name: m.element for m in lines}, may_loop)
-        together = list(_switch_faults(feeder, self._switching, lines, self.start))
+        together = list(_switch_faults(feeder, self._switching, lines, self.positions))
         if any(faults.values()) or together:
             raise FeederError([*(fault for of_one in faults.values() for fault in of_one), *together])
-        self.positions, self.moved = self.start, True
-        for name, mover in self._movers.items():
-            mover.put(self.start[name])
+        for mover in self._movers.values():
+            mover.put(mover.start)
 
     def set(self, positions: Positions) -> None:
         """Puts all measures to ``positions``; raises FeederError with all that forbids it."""
@@ -148,7 +147,7 @@ class GridMeasures:
             elif positions[name] not in measure.positions:
                 allowed = f"{measure.positions[0]} to {measure.positions[-1]}"
                 yield self._feeder.fault(f"measures.{name}", "no such position", str(positions[name]), allowed)
-        closed = [name for name in self._switching.ends if positions.get(name)]
+        closed = [name for name in self._switching.ends if positions.get(name, self.positions[name])]
         if cut_off := self._switching.cut_off(closed):
             is_open = shown([name for name in self._switching.ends if name not in closed])
             yield self._feeder.fault("measures", f"buses cut off with the switches {is_open} open", shown(cut_off))

@@ -172,7 +172,10 @@ def _outward(case: ClearingCase, offers: Offers, networks: Sequence[MtuNetwork],
 
 
 def _need_rows(case: ClearingCase, need: Need, offers: Offers, columns: ColumnList, rows: RowList) -> list[NeedColumns]:
-    """Net flexibility of the resources in its place, per MTU, at least what is bought, or needed and not missing."""
+    """Net flexibility of the resources in its place, per MTU, at least what is bought, or needed and not missing.
+
+    An elastic need forbids nothing: net flexibility against it costs its buyer as much as the other way is worth.
+    """
     units = [case.resources[name] for name in offers.resources]
     inside = np.array([not {"system", unit.perimeter, unit.brp}.isdisjoint(need.where) for unit in units], dtype=float)
     made = []
@@ -185,7 +188,7 @@ def _need_rows(case: ClearingCase, need: Need, offers: Offers, columns: ColumnLi
         elastic = need.max_price_eur_per_kwh is not None
         price = -float(need.max_price_eur_per_kwh or 0.0) if elastic else float(case.settings.slack_eur_per_kwh or 0.0)
         hard = not elastic and case.settings.slack_eur_per_kwh is None
-        column = columns.add(price * case.mtu_h, 0.0, 0.0 if hard else abs(kw))
+        column = columns.add(price * case.mtu_h, -math.inf if elastic else 0.0, 0.0 if hard else abs(kw))
         terms = dict(zip(own.columns.tolist(), given.tolist(), strict=True))
         terms[column] = -1.0 if elastic else 1.0
         rows.add(terms, 0.0 if elastic else abs(kw), math.inf, RowTag("need", t, need.id))
@@ -240,7 +243,7 @@ def _outcome(search: _Search, solution: Solution) -> Clearing:
     bought: dict[str, list[float]] = {}
     for need in search.needs:
         if need.elastic:
-            bought.setdefault(need.need, []).append(float(x[need.column]))
+            bought.setdefault(need.need, []).append(max(0.0, float(x[need.column])))
     return Clearing(
         case=case,
         bids=offers.bids,

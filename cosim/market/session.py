@@ -132,7 +132,8 @@ class LocalMarket:
             couplings=tuple(couplings),
             settings=self._settings(),
         )
-        solver: Solver = Highs() if self.config.solver == "highs" else Reference("cbc")
+        limit_s = self.config.time_limit_s
+        solver: Solver = Highs(limit_s) if self.config.solver == "highs" else Reference("cbc", limit_s)
         if self.config.outer_loop:
             found = clear_with_ac(case, linearise, magnitudes, solver)
         else:
@@ -223,7 +224,12 @@ def _in_question(rows: NetworkRows, uncertainty: Uncertainty, capability_kw: tup
     """Quantities (n_quantity,) that may leave their limits with some errors and some of the flexibility offered, which
     is ``capability_kw``: changes of P and of Q of each POD at most (n_pod,)."""
     by_kw, by_kvar = capability_kw
-    reach = Protection(rows, uncertainty).reach(ceiling=True) + np.abs(rows.by_p) @ by_kw + np.abs(rows.by_q) @ by_kvar
+    widest = None
+    if uncertainty.base == "residual":  # what is sold turns no POD's power
+        size_kw = np.abs(rows.p_kw)
+        widest = 1.0 + np.minimum(np.divide(by_kw, size_kw, out=np.zeros_like(by_kw), where=size_kw > 0.0), 1.0)
+    reach = Protection(rows, uncertainty).reach(ceiling=True, scale=widest)
+    reach = reach + np.abs(rows.by_p) @ by_kw + np.abs(rows.by_q) @ by_kvar
     size, n = np.abs(rows.base), len(rows.conductors)
     over = size + reach > _CLOSE * np.concatenate([rows.i_max_a, rows.v_max_pu])
     under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _CLOSE

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ WITH, WITHOUT = "grid", "counterfactual"
 """The simulators that hold the true state with the orders enforced and without them."""
 
 _BLOCK_VALUES = 1 << 22
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,14 @@ class Reading:
         self._signals = frozenset(results.signals())
         self._elements: dict[str, list[str]] = {}
         self._frames: dict[str, pd.DataFrame] = {}
+        self._made: dict[Any, Any] = {}
+
+    def once(self, make: Callable[[Reading], _Made]) -> _Made:
+        """What ``make`` makes of this reading: made when first asked for, and kept."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: _Made = self._made[make]
+        return made
 
     def json(self, attribute: str) -> Any:
         """A root attribute that is JSON text; None where the file has none."""
@@ -117,13 +126,22 @@ class Reading:
         frame = self.frame(path)
         return None if frame is None else frame.to_numpy(dtype=np.float64).sum(axis=1)
 
+    @cached_property
+    def acts(self) -> str:
+        """What the course without it lacks, in a word: orders to storage, activation of resources, or both; empty where
+        nothing could act."""
+        ordered = bool(self.elements(f"{WITH}/storage/p_kw")) and self.scenario.get("operator", {}).get("enabled", True)
+        activated = bool(self.elements("aggregator/resource/p_kw"))
+        return " and ".join(["orders"] * ordered + ["activation"] * activated)
+
     @property
     def compared(self) -> bool:
-        """Whether there is a course without orders that may differ from the one with them: there is storage."""
-        return bool(self.elements(f"{WITH}/storage/p_kw")) and any(p.startswith(f"{WITHOUT}/") for p in self._signals)
+        """Whether there is a course without orders and activation that may differ from the one with them."""
+        return bool(self.acts) and any(p.startswith(f"{WITHOUT}/") for p in self._signals)
 
     def total_without(self, path: str) -> Floats | None:
-        """``model/attribute`` without orders, summed over its elements; None where nothing is compared."""
+        """``model/attribute`` without orders and activation, summed over its elements; None where nothing is
+        compared."""
         return self.total(f"{WITHOUT}/{path}") if self.compared else None
 
     @cached_property

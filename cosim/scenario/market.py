@@ -46,12 +46,16 @@ class FlexiblePv(Part):
 
 
 class FlexibleBattery(Part):
-    """A battery at the POD. At a POD of kind storage its data are those of the feeder."""
+    """A battery at the POD; at a POD of kind storage the feeder's own."""
 
     p_max_kw: Positive | None = Field(None, description="rated power [kW]; default: the feeder's")
     e_max_kwh: Positive | None = Field(None, description="capacity [kWh]; default: the feeder's")
-    reserve_kwh: NonNegative = Field(0.0, description="stored energy below which it does not discharge [kWh]")
-    efficiency: Share = Field(0.95, gt=0.0, description="of charging, and of discharging [1]")
+    reserve_kwh: NonNegative | None = Field(
+        None, description="stored energy below which it does not discharge [kWh]; default: the feeder's, else 0"
+    )
+    efficiency: Share | None = Field(
+        None, gt=0.0, description="of charging, and of discharging [1]; default: the feeder's, else 0.95"
+    )
     initial: Share = Field(0.5, description="stored energy at the start [of the capacity]")
     rest: Share | None = Field(
         None, description="stored energy it returns to by itself [of the capacity]; default: none"
@@ -206,6 +210,12 @@ class UncertaintyConfig(Part):
     base: Literal["baseline", "residual"] = Field(
         "baseline", description="whether the half-band stays when a POD is activated or scales with what is left"
     )
+
+    @model_validator(mode="after")
+    def _linear(self) -> Self:
+        if self.set == "ellipsoid" and self.base == "residual":
+            raise ValueError("an ellipsoid goes with a band on the baseline only: on the residual it is not linear")
+        return self
 
 
 class MarketConfig(Part):

@@ -1,4 +1,4 @@
-"""Laws of procurement: the forward auction, contracts and free bids in one book, the grid's static limits, the ledger."""
+"""Laws of procurement: forward auction, contracts and free bids in one book, static limits of the grid, the ledger."""
 
 from dataclasses import replace
 from datetime import UTC, date, datetime

@@ -6,7 +6,7 @@ from lfm12_network import LIMIT_A, P_KW, PODS, Q_KVAR, V_SLACK, currents, networ
 
 from cosim.market.ac_loop import EXCESS_PU, clear_with_ac, rebased
 from cosim.market.case import HOLD
-from cosim.market.clearing import clear
+from cosim.market.clearing import clear, worst_corners
 from cosim.market.planes import LimitSettings
 
 EXPECTED = {row["figure"]: (float(row["value"]), float(row["tolerance"])) for row in rows_of("expected.csv")}
@@ -72,3 +72,20 @@ def test_what_is_unsolved_is_no_excess():
     assert found.rounds == 1
     assert found.excess == ()
     assert len(found.clearing.unsolved) == 1
+
+
+@pytest.mark.parametrize("case", [2, 3])
+def test_no_corner_of_the_rectangles_of_p_and_q_is_above_the_limit(case):
+    """Errors of P and of Q apart: one POD's reactive power may be high while its active power is low."""
+    uncertain = uncertainty(case, reactive="independent")
+    found = solved(case, limits=LimitSettings(planes=256, polygon="circumscribed"), uncertain=uncertain)
+    assert found.excess == ()
+    network_, x = found.clearing.networks[0], found.clearing.solution.x
+    p_kw, q_kvar = network_.powers(network_.state(x))
+    (corner,) = {tuple(c.xi.tolist()) for c in worst_corners(found.clearing)}
+    xi = np.sign(np.random.default_rng(0).uniform(-1.0, 1.0, (300, 14)))
+    xi[0] = corner
+    more_kw, more_kvar = uncertain.errors(xi)
+    i_a = magnitudes(0, p_kw + more_kw, q_kvar + more_kvar)[:, 0]
+    assert i_a.argmax() == 0
+    assert LIMIT_A * (1.0 - 1e-3) <= i_a[0] <= LIMIT_A * (1.0 + EXCESS_PU)

@@ -212,6 +212,23 @@ class TestNeeds:
         assert cleared.bought_kw == {"n": (pytest.approx(50.0),)}
         assert cleared.objective_eur == pytest.approx(50.0 * (1.0 - 1.5))
 
+    @pytest.mark.parametrize("price", [0.1, 5.0])
+    def test_elastic_need_does_not_stand_in_the_way_of_the_network(self, price):
+        """The network needs 20 kW upward of a buyer who would have 5 downward."""
+        need = Need("n", "BRP", 0, (-5.0,), max_price_eur_per_kwh=price)
+        cleared = clear(case([*TWO, bid("P0 d", 50.0, 1.0, DOWN)], network([80.0, 40.0]), needs=(need,)))
+        assert kw(cleared.require_solved()) == pytest.approx({"P0 a": 20.0, "P1 b": 0.0, "P0 d": 0.0})
+        assert cleared.bought_kw == {"n": (0.0,)}
+        assert cleared.objective_eur == pytest.approx(20.0 * (1.0 + price))
+
+    def test_elastic_need_is_made_good_where_that_is_worth_its_price(self):
+        """Upward flexibility of a resource beyond the limit; downward of one without effect on it."""
+        need = Need("n", "BRP", 0, (-5.0,), max_price_eur_per_kwh=2.0)
+        net = network([80.0, 40.0, 0.0], effect=[1.0, 1.0, 0.0])
+        cleared = clear(case([*TWO, bid("P2 d", 100.0, 0.5, DOWN)], net, needs=(need,)))
+        assert kw(cleared) == pytest.approx({"P0 a": 20.0, "P1 b": 0.0, "P2 d": 25.0})
+        assert cleared.bought_kw == {"n": (pytest.approx(5.0),)}
+
     def test_firm_need_reports_what_is_missing(self):
         cleared = clear(case(TWO, self.NET, needs=(Need("n", "TSO", 0, (130.0,)),)))
         assert cleared.awarded_kw.sum() == pytest.approx(100.0)

@@ -17,6 +17,7 @@ from cosim.market.ac_loop import clear_with_ac
 from cosim.market.case import ClearingCase
 from cosim.market.clearing import clear
 from cosim.market.grid_side import FeederModels, choose_measures, forecast_excess_pu
+from cosim.market.highs import Highs
 from cosim.market.uncertainty import Uncertainty, box
 from cosim.scenario.schema import GridConfig
 
@@ -151,6 +152,17 @@ def test_equal_costs_have_fewer_moves_then_those_of_the_first_measure():
         assert same.choose(mode).positions == {"a": -2, "b": -1}
 
 
+def test_of_equal_totals_fewer_but_dearer_moves_win():
+    """One move of a for 10 and 8 A bought, or two of b for 8 and 10 A bought: the latter are looked at first."""
+
+    class Wide(Toy):
+        def at(self, positions):
+            return super().at({"a": 1.5 * positions["a"], "b": positions["b"]})
+
+    found = Wide(10.0, 4.0).choose("with", allows=lambda p: (p["a"], p["b"]) in {(0, 0), (0, 2), (1, 0)})
+    assert (found.moves, found.total_eur) == ({"a": 1}, pytest.approx(18.0))
+
+
 def test_costs_above_what_is_found_are_not_looked_at():
     """Nothing costs more than buying for 20 EUR."""
     toy = Toy(a_eur=9.0, b_eur=11.0)
@@ -224,15 +236,18 @@ def test_what_no_position_makes_feasible_is_an_error_of_the_first():
     assert len(found.failed) == 11  # all that cost no more and leave more than 8 kW
 
 
-def test_a_missing_solver_is_not_passed_over():
-    class Missing:
-        digits = 9
+def test_a_solver_that_fails_is_not_passed_over():
+    """It says nothing of the combination: e.g. its time was up."""
 
+    class Fails(Highs):
         def solve(self, program, with_duals=True):
-            raise SolverError("not installed")
+            if toy.asked[-1] != (0, 0):
+                raise SolverError("time is up")
+            return super().solve(program, with_duals)
 
-    with pytest.raises(SolverError, match="not installed"):
-        Toy().choose("with", solver=Missing())
+    toy = Toy()
+    with pytest.raises(SolverError, match="time is up"):
+        toy.choose("with", solver=Fails())
 
 
 def test_measures_are_weighed_by_cost_only():

@@ -1,0 +1,77 @@
+"""A case to coordinate: one MTU of a system of one transmission network and areas of distribution below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cosim.coordination.grid import Grid, area_of
+from cosim.coordination.topology import TopologicalMatrix
+from cosim.domain.market import Bid, Need, Resource
+from cosim.market.planes import LimitSettings
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What all parties know: prices of what stays unmet [EUR/kWh], for each kW that the balance is short or long and
+    for each kW of a limit (of the resource that would do most for it), and how limits become rows."""
+
+    shortage_eur_per_kwh: float = 3.0
+    violation_eur_per_kwh: float = 10.0
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+@dataclass(frozen=True)
+class Area:
+    """The distribution of one operator below ``bus`` of the transmission network.
+
+    ``schedule_kw``: agreed change of its export from the forecast, to within ``tolerance_kw``; ``price_eur_per_kwh``:
+    what transmission pays for export, None if not agreed; ``matrix``: its version of where resources are;
+    ``snapshots``: its network in the situations that prequalification looks at.
+    """
+
+    id: str
+    bus: str
+    grid: Grid
+    matrix: TopologicalMatrix
+    schedule_kw: float = 0.0
+    tolerance_kw: float = 0.0
+    price_eur_per_kwh: float | None = None
+    snapshots: tuple[Grid, ...] = ()
+
+
+@dataclass(frozen=True)
+class CoordinationCase:
+    """``need_kw``: what the system is short of (UP) or has too much of, below zero (DOWN); ``demands``: what balance
+    responsible parties would buy at most, with a price; ``matrix_version``: of the transmission operator's copy."""
+
+    name: str
+    t_s: int
+    mtu_s: int
+    transmission: Grid
+    need_kw: float
+    areas: Mapping[str, Area]
+    resources: Mapping[str, Resource]
+    bids: tuple[Bid, ...]
+    demands: tuple[Need, ...] = ()
+    matrix_version: int = 1
+    rules: Rules = field(default_factory=Rules)
+
+    @property
+    def interfaces(self) -> Mapping[str, str]:
+        """Bus of each area."""
+        return {name: area.bus for name, area in self.areas.items()}
+
+    def of_side(self, side: str, area: str | None = None) -> tuple[Bid, ...]:
+        """Bids of resources at transmission (T) or at distribution (D), there of one area if given."""
+        places = {bid.id: place_of(bid, self.resources) for bid in self.bids}
+        return tuple(
+            bid
+            for bid in self.bids
+            if (places[bid.id] != "") == (side == "D") and (area is None or places[bid.id] == area)
+        )
+
+
+def place_of(bid: Bid, resources: Mapping[str, Resource]) -> str:
+    """The area of a bid, which lies in one; empty at transmission."""
+    return area_of(resources[bid.members[0]].pod)

@@ -1,0 +1,124 @@
+"""What a cleared stage pays for what it bought, who pays it, and what an interface is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cosim.coordination.grid import area_of
+from cosim.coordination.outcome import Bought
+from cosim.coordination.problem import Problem
+from cosim.coordination.scheme import Stage
+from cosim.coordination.situation import SMALL_KW
+from cosim.domain.frames import Floats
+from cosim.domain.market import Bid
+from cosim.market.clearing import binding_rows
+from cosim.market.outcome import Clearing
+from cosim.market.pricing import location_prices, unit_prices
+
+_INTERFACE_ROW = "interface"
+
+
+def asked_eur_per_h(bid: Bid, kw: float) -> float:
+    """What the first ``kw`` of a bid cost for an hour."""
+    total = 0.0
+    for step in bid.steps:
+        part = min(kw, step.quantity_kw)
+        total += part * step.price_eur_per_kwh
+        kw -= part
+    return total
+
+
+def bought_by(stage: Stage, problem: Problem, clearing: Clearing) -> dict[str, Bought]:
+    """Of every bid of the book what changed against what was awarded before."""
+    index = {bid.id: b for b, bid in enumerate(clearing.bids)}
+    rule = unit_prices(clearing, stage.pricing)[0] if stage.pricing != "pay_as_bid" else None
+    shares = _shares(stage, problem, clearing)
+    found = {}
+    for each in problem.book:
+        kw = float(clearing.awarded_kw[0, index[each.bid.id]])
+        change = kw - each.locked_kw
+        if abs(change) > SMALL_KW:
+            asked = (asked_eur_per_h(each.bid, kw) - asked_eur_per_h(each.bid, each.locked_kw)) / change
+            price = asked if rule is None or change < 0.0 else float(rule[index[each.bid.id]])
+            found[each.bid.id] = Bought(change, price, asked, shares[each.bid.id])
+    return found
+
+
+def _shares(stage: Stage, problem: Problem, clearing: Clearing) -> Mapping[str, Mapping[str, float]]:
+    """Which share of each bid every buyer pays: a DSO what it is worth to the limits of its area, the TSO the rest. A
+    single buyer pays all; of a DSO whose area is the bid's."""
+    ids = [bid.id for bid in clearing.bids]
+    places = _areas(problem)
+    payers = [buyer for buyer in stage.buyers if buyer != "BRP"]
+    if "TSO" not in payers:
+        return {bid: {f"DSO:{places.get(bid, '')}": 1.0} for bid in ids}
+    if "DSO" not in payers:
+        return {bid: {"TSO": 1.0} for bid in ids}
+    total = location_prices(clearing)[0]
+    elements = dict.fromkeys(tag.element for tag in clearing.program.rows.tags if tag.priced and area_of(tag.element))
+    worth: dict[str, Floats] = {}
+    for element in elements:
+        area = area_of(element)
+        worth[area] = worth.get(area, np.zeros(len(ids))) + location_prices(clearing, element=element)[0]
+    shares: dict[str, dict[str, float]] = {bid: {} for bid in ids}
+    for b, bid in enumerate(ids):
+        left = 1.0
+        for area in sorted(worth):
+            part = worth[area][b] / total[b] if total[b] > 0.0 else 0.0
+            share = min(max(float(part), 0.0), left)
+            left -= share
+            if share > 0.0:
+                shares[bid][f"DSO:{area}"] = share
+        if left > 0.0:
+            shares[bid]["TSO"] = left
+    return shares
+
+
+def _areas(problem: Problem) -> dict[str, str]:
+    resources = problem.case.resources
+    return {each.bid.id: area_of(resources[each.bid.members[0]].pod) for each in problem.book}
+
+
+def value_of_export(problem: Problem, clearing: Clearing, pods: Mapping[str, str]) -> dict[str, float]:
+    """What 1 kWh more of injection at PODs is worth there [EUR/kWh], by the names given to them: the price of every
+    row times what it does to it."""
+    rows, h = problem.grid.rows, problem.case.mtu_h
+    index = {name: rows.pods.index(pod) for name, pod in pods.items()}
+    found = dict.fromkeys(pods, 0.0)
+    for tag, dual in zip(clearing.program.rows.tags, clearing.solution.row_dual.tolist(), strict=True):
+        if tag.kind == _INTERFACE_ROW:
+            for name, k in index.items():
+                found[name] -= dual * float(rows.head_by_p[k]) / h
+    network = clearing.networks[0]
+    for row in binding_rows(clearing):
+        family = network.families[row.key.family]
+        quantity = int(family.quantity[row.key.limit])
+        weight = complex(family.weight[row.key.limit, row.plane])
+        for name, k in index.items():
+            effect = (weight * rows.by_p[quantity, k]).real / network.scale_kw[quantity]
+            found[name] += row.dual_eur_per_kw * float(effect) / h
+    return found
+
+
+def paid_on_curves(stage: Stage, problem: Problem, clearing: Clearing) -> dict[str, tuple[float, float]]:
+    """By area: change of export bought on its curve [kW, kvar] and what is paid for it [EUR]."""
+    found: dict[str, tuple[float, float]] = {curve.area: (0.0, 0.0) for curve, _ in problem.curves.values()}
+    index = {bid.id: b for b, bid in enumerate(clearing.bids)}
+    rule = unit_prices(clearing, stage.pricing)[0] if stage.pricing != "pay_as_bid" else None
+    for name, (curve, bid) in problem.curves.items():
+        kw = float(clearing.awarded_kw[0, index[name]])
+        eur_per_h = asked_eur_per_h(bid, kw) if rule is None else float(rule[index[name]]) * kw
+        before_kw, before_eur = found[curve.area]
+        found[curve.area] = before_kw - float(bid.direction.delta_p_kw(kw)), before_eur + eur_per_h * problem.case.mtu_h
+    return found
+
+
+def payments(bought: Mapping[str, Bought], mtu_h: float) -> dict[str, float]:
+    """What each buyer pays [EUR]."""
+    paid: dict[str, float] = {}
+    for each in bought.values():
+        for buyer, share in each.shares.items():
+            paid[buyer] = paid.get(buyer, 0.0) + share * each.kw * each.price_eur_per_kwh * mtu_h
+    return paid

@@ -1,0 +1,182 @@
+"""The one clearing function of all schemes: a stage and what its solver knows in, an outcome out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from cosim.coordination.grid import COUNTERPART, area_of
+from cosim.coordination.messages import AreaCurve
+from cosim.coordination.outcome import StageOutcome, Unmet, merged
+from cosim.coordination.prices import bought_by, paid_on_curves, value_of_export
+from cosim.coordination.problem import LONG, SHORT, Problem, effect_on_import, problem_of
+from cosim.coordination.safe_box import bid_caps
+from cosim.coordination.scheme import CURVES, Balance, Stage
+from cosim.coordination.situation import SMALL_KW, Situation
+from cosim.coordination.traffic_light import traffic_light
+from cosim.domain.market import PriceStep
+from cosim.errors import MarketError
+from cosim.market.case import HOLD, ClearingCase
+from cosim.market.clearing import clear
+from cosim.market.flexible_range import SupplyCurve, supply_curve
+from cosim.market.highs import Highs
+from cosim.market.outcome import Clearing
+from cosim.market.pricing import location_prices
+from cosim.market.program import Solver
+
+_REWARD_EUR_PER_KWH = -1.0
+
+
+def clear_stage(name: str, stage: Stage, now: Situation, solver: Solver | None = None) -> StageOutcome:
+    """Clears a stage, or finds what the network allows for another: for all of the system at once, or for each area
+    that is known by itself.
+
+    Raises MarketError where there is no plan, BidError where forecast errors cannot be dealt with.
+    """
+    solver = solver or Highs()
+    if stage.joint:
+        return _bought(name, stage, now, None, solver)
+    return merged(name, [_of_area(name, stage, now, area, solver) for area in now.areas])
+
+
+def _of_area(name: str, stage: Stage, now: Situation, area: str, solver: Solver) -> StageOutcome:
+    if stage.objective in CURVES:
+        return _curve(name, stage, now, area, solver)
+    if stage.objective == "caps":
+        return _caps(name, stage, now, area)
+    if stage.objective == "validate":
+        return _validated(name, stage, now, area, solver)
+    return _bought(name, stage, now, area, solver)
+
+
+def _bought(name: str, stage: Stage, now: Situation, area: str | None, solver: Solver) -> StageOutcome:
+    """Least cost; with the fallback of the stage if limits cannot be met."""
+    found = _cleared(name, stage, now, area, stage.balance, solver)
+    if found.unmet and stage.fallback is not None:
+        return replace(_cleared(name, stage, now, area, stage.fallback, solver), fell_back=True)
+    return found
+
+
+def _cleared(
+    name: str, stage: Stage, now: Situation, area: str | None, balance: Balance, solver: Solver
+) -> StageOutcome:
+    problem = problem_of(stage, now, area, balance)
+    clearing = clear(problem.case, solver)
+    unmet = _unmet(problem, now, clearing) if stage.limits == "meet" else ()
+    kw = dict(zip((bid.id for bid in clearing.bids), clearing.awarded_kw[0].tolist(), strict=True))
+    bought = bought_by(stage, problem, clearing)
+    pods = {area: COUNTERPART} if area is not None else dict(now.interfaces)
+    return StageOutcome(
+        stage=name,
+        bought=bought,
+        on_curve=paid_on_curves(stage, problem, clearing),
+        export_kw=_exports(problem, now, area, {bid: each.kw for bid, each in bought.items()}),
+        shortage_kw=_small(kw.get(SHORT, 0.0) - kw.get(LONG, 0.0)),
+        demands=_demands(problem, clearing, kw),
+        unmet=unmet,
+        reason=_conflict(problem.case, balance, solver) if unmet else "",
+        excluded={each.bid.id: each.reason for each in problem.book if each.reason},
+        objective_eur=clearing.objective_eur,
+        interface_eur_per_kwh=value_of_export(problem, clearing, pods),
+    )
+
+
+def _small(kw: float) -> float:
+    return kw if abs(kw) > SMALL_KW else 0.0
+
+
+def _unmet(problem: Problem, now: Situation, clearing: Clearing) -> tuple[Unmet, ...]:
+    units = {name: area.grid.unit for name, area in now.areas.items()}
+    if now.transmission is not None:
+        units[""] = now.transmission.unit
+    return tuple(
+        Unmet(
+            each.kind,
+            each.element,
+            each.excess,
+            units.get(area_of(each.element), "kW") if each.unit == "A" else each.unit,
+            each.limit,
+        )
+        for each in clearing.unsolved
+    )
+
+
+def _conflict(case: ClearingCase, balance: Balance, solver: Solver) -> str:
+    """Why limits cannot be met, in the words of the market."""
+    if balance != "hold":
+        return ""
+    settings = replace(case.settings, slack_eur_per_kwh=None, interface_kw=case.settings.interface_kw or HOLD)
+    try:
+        clear(replace(case, settings=settings), solver)
+    except MarketError as error:
+        return str(error)
+    return ""
+
+
+def _exports(problem: Problem, now: Situation, area: str | None, kw: dict[str, float]) -> dict[str, float]:
+    """Change of the export of each area by what was bought of its bids."""
+    changed = dict.fromkeys([area] if area is not None else now.interfaces, 0.0)
+    for each in problem.book:
+        place = area_of(now.resources[each.bid.members[0]].pod)
+        if place and each.bid.id in kw:
+            changed[place] -= kw[each.bid.id] * effect_on_import(each.bid, problem.case.resources, problem.grid.rows)
+    return changed
+
+
+def _demands(problem: Problem, clearing: Clearing, kw: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """BRPs pay what their purchase is worth where it is bought: no more than they offered."""
+    index = {bid.id: b for b, bid in enumerate(clearing.bids)}
+    prices = location_prices(clearing)[0] if problem.demands else None
+    found = {}
+    for need, bid in problem.demands.items():
+        price = 0.0 if prices is None else float(prices[index[bid.id]])
+        found[need] = float(bid.direction.delta_p_kw(kw[bid.id])), -price * kw[bid.id] * problem.case.mtu_h
+    return found
+
+
+def _curve(name: str, stage: Stage, now: Situation, area: str, solver: Solver) -> StageOutcome:
+    """Least cost of every export that the network allows, from the least of all on to either side."""
+    problem = problem_of(stage, now, area, "none")
+    unmet = _unmet(problem, now, clear(problem.case, solver)) if stage.limits == "meet" else ()
+    curve = supply_curve(problem.case, solver)
+    up = _steps(curve, curve.local_kw, 1.0) if stage.objective != "max_down" else ()
+    down = _steps(curve, curve.local_kw, -1.0) if stage.objective != "max_up" else ()
+    ends = pairwise(curve.export_kw)
+    slopes = tuple((a, b, price) for (a, b), price in zip(ends, curve.price_eur_per_kwh, strict=True))
+    offered = AreaCurve(area, stage.commodity, curve.local_kw, up, down)
+    excluded = {each.bid.id: each.reason for each in problem.book if each.reason}
+    return StageOutcome(name, curves=(offered,), slopes={area: slopes}, unmet=unmet, excluded=excluded)
+
+
+def _steps(curve: SupplyCurve, start_kw: float, sign: float) -> tuple[PriceStep, ...]:
+    """Pieces of a curve on one side of ``start_kw``, in the order in which they are used."""
+    steps = []
+    for (a, b), price in zip(pairwise(curve.export_kw), curve.price_eur_per_kwh, strict=True):
+        low, high = (max(a, start_kw), b) if sign > 0.0 else (a, min(b, start_kw))
+        if high - low > SMALL_KW:
+            steps.append(PriceStep(high - low, sign * price))
+    return tuple(steps if sign > 0.0 else steps[::-1])
+
+
+def _caps(name: str, stage: Stage, now: Situation, area: str) -> StageOutcome:
+    """What is safe whatever the other solver picks: by bid, or by perimeter."""
+    problem = problem_of(stage, now, area, "none")
+    inside = {key: unit for key, unit in problem.case.resources.items() if area_of(unit.pod) == area}
+    case = replace(problem.case, resources=inside)
+    if stage.caps == "perimeters":
+        return StageOutcome(name, lights=traffic_light(case, now.areas[area].matrix))
+    return StageOutcome(name, caps=bid_caps(case, stage.caps))
+
+
+def _validated(name: str, stage: Stage, now: Situation, area: str, solver: Solver) -> StageOutcome:
+    """The largest part of what was picked that leaves no limit worse. What was cut once stays cut."""
+    problem = problem_of(stage, now, area, "none")
+    wanted = tuple(replace(each.bid, steps=(PriceStep(each.high_kw, _REWARD_EUR_PER_KWH),)) for each in problem.book)
+    clearing = clear(replace(problem.case, bids=wanted), solver)
+    safe = dict(zip((bid.id for bid in clearing.bids), clearing.awarded_kw[0].tolist(), strict=True))
+    cut = {
+        each.bid.id: max(0.0, safe[each.bid.id] - each.locked_kw)
+        for each in problem.book
+        if safe[each.bid.id] < each.high_kw - SMALL_KW
+    }
+    return StageOutcome(name, caps={**now.caps, **cut}, again=bool(cut))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -128,17 +129,24 @@ class Aggregator(Adapter):
         ]
 
     def _offer(self, t_s: int, now: tuple[Floats, Floats]) -> tuple[Session, ...]:
-        """Sessions whose gate closes with this step; the baselines of the next MTU are declared in it."""
-        sessions = []
-        for begin_s, n_mtu in self.case.gates(t_s):
-            forecast = self.case.expected(begin_s, n_mtu, now)
-            sessions.append(self._fleet.offered(self.memory.units, begin_s, forecast, t_s))
-        units = self.memory.units
-        for session in sessions:
-            if session.n_mtu == 1:
-                units = self._fleet.declaring(units, session)
+        """Sessions whose gate closes with this step. The baselines of the next MTU are declared, sold or not."""
+        case, units = self.case, self.memory.units
+        sessions: list[Session] = []
+        for begin_s, n_mtu in case.gates(t_s):
+            sessions.append(self._session(t_s, begin_s, n_mtu, now, sessions))
+        next_s = t_s + case.clock.step_s
+        if case.clock.begins_mtu(next_s) and next_s < case.clock.until_s:
+            of_next = [session for session in sessions if session.t_s == next_s]
+            units = self._fleet.declaring(units, of_next[-1] if of_next else self._session(t_s, next_s, 1, now))
         self.memory = AggregatorMemory(units, tuple(sessions))
         return tuple(sessions)
+
+    def _session(
+        self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats], beside: Sequence[Session] = ()
+    ) -> Session:
+        follows = begin_s == t_s + self.case.clock.step_s
+        forecast = self.case.expected(begin_s, n_mtu, now if follows else None)
+        return self._fleet.offered(self.memory.units, begin_s, forecast, t_s, beside)
 
 
 def _as_book(session: Session) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Dso(Adapter):
         }
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
-        situations = [self._situation(each, inputs) for each in inputs["declaration", "sessions"]]
+        next_s = t_s + self.case.clock.step_s
+        situations = [self._situation(each, next_s, inputs) for each in inputs["declaration", "sessions"]]
         rows: list[dict[str, Any]] = []
         wanted = []
         expected = (frozen(np.full(len(self.case.pods), np.nan)),) * 4
@@ -69,7 +70,7 @@ class Dso(Adapter):
             rows += found
             if found:
                 wanted.append(_as_request(situation))
-            if len(situation.p_kw) == 1:
+            if situation.t_s == next_s:
                 expected = (situation.p_kw[0], situation.q_kvar[0], situation.half_p_kw[0], situation.half_q_kvar[0])
         names = ("p_kw", "q_kvar", "half_p_kw", "half_q_kvar")
         return {("forecast", name): value for name, value in zip(names, expected, strict=True)} | {
@@ -80,10 +81,10 @@ class Dso(Adapter):
     def close(self) -> None:
         self._models.close()
 
-    def _situation(self, declared: dict[str, Any], inputs: Inputs) -> Situation:
+    def _situation(self, declared: dict[str, Any], next_s: int, inputs: Inputs) -> Situation:
         """The schedule of a session: profiles as expected, and what is declared and sold already."""
         begin_s, more_p, more_q = int(declared["t_s"]), np.asarray(declared["p_kw"]), np.asarray(declared["q_kvar"])
-        forecast = self.case.expected(begin_s, len(more_p), self._now(begin_s, inputs))
+        forecast = self.case.expected(begin_s, len(more_p), self._now(begin_s, inputs) if begin_s == next_s else None)
         return Situation(
             t_s=begin_s,
             p_kw=frozen(forecast.p_kw + more_p),

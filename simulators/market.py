@@ -66,10 +66,11 @@ class Market(Adapter):
         for request in inputs["request", "situations"]:
             situation = _situation(request)
             results.append((situation, self._cleared(situation, books[situation.t_s])))
-        real_time = next((result for situation, result in results if len(situation.p_kw) == 1), NOTHING_BOUGHT)
+        next_s = t_s + self.case.clock.step_s
+        of_next = next((result for situation, result in results if situation.t_s == next_s), NOTHING_BOUGHT)
         figures = {
             "cost_eur": sum(result.cost_eur for _, result in results),
-            "bought_kw": sum(sum(award.quantity_kw) for award in real_time.awards),
+            "bought_kw": sum(award.quantity_kw[0] for award in of_next.awards),
             "unsolved_kw": sum(each.missing_kw for _, result in results for each in result.unsolved),
             "rounds": float(sum(result.rounds for _, result in results)),
         }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cosim.coordination.case import Area, Rules
+from cosim.coordination.case import Area
 from cosim.coordination.flows import GATE, outcome_type
 from cosim.coordination.grid import Grid, area_of
 from cosim.coordination.messages import (
@@ -26,32 +26,13 @@ from cosim.coordination.messages import (
 from cosim.coordination.outcome import StageOutcome
 from cosim.coordination.scheme import Commodity, Scheme, Stage
 from cosim.coordination.situation import SMALL_KW, Situation, Taken
-from cosim.coordination.telling import SYSTEM, body_of
+from cosim.coordination.telling import SYSTEM, Own, body_of
 from cosim.coordination.topology import NO_MATRIX, check_version
 from cosim.coordination.traffic_light import Light
 from cosim.domain.market import Bid, Need, Resource
 
 MailKey = tuple[MessageType, str, str]
 """Type, stage and sender: a newer message of the same takes its place."""
-
-
-@dataclass(frozen=True)
-class Own:
-    """What a party knows without being told: bids (who sells), networks, and what is agreed with areas."""
-
-    t_s: int
-    mtu_s: int
-    rules: Rules
-    transmission: Grid | None = None
-    interfaces: Mapping[str, str] = field(default_factory=dict)
-    areas: Mapping[str, Area] = field(default_factory=dict)
-    bids: tuple[Bid, ...] = ()
-    resources: Mapping[str, Resource] = field(default_factory=dict)
-    need_kw: float = 0.0
-    demands: tuple[Need, ...] = ()
-    schedule_kw: Mapping[str, float] = field(default_factory=dict)
-    price_eur_per_kwh: Mapping[str, float] = field(default_factory=dict)
-    matrix_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,7 +92,7 @@ class Knowledge:
         if source.solver != stage.solver:
             yield from ((kind, m.body) for (k, at, _), m in sorted(self.mail.items()) if (k, at) == (kind, used))
         elif used in self.outcomes and kind not in ("RESULT", "IFACE_SCHEDULE"):
-            yield kind, body_of(kind, self.outcomes[used])
+            yield kind, body_of(kind, self.outcomes[used], topology_version=self.own.matrix_version)
 
     def cleared_before(self, name: str) -> Iterator[str]:
         """Stages that it has cleared itself before this one, whose awards bind."""
@@ -189,7 +170,9 @@ class Knowledge:
     def _listed(self) -> dict[str, Resource]:
         told = [message.body for message in self._at_the_gate("RESOURCE_LIST")]
         at_transmission = {k: unit for k, unit in self._offers()[1].items() if not area_of(unit.pod)}
-        return at_transmission | {unit.id: unit for body in told if isinstance(body, Offered) for unit in body.resources}
+        return at_transmission | {
+            unit.id: unit for body in told if isinstance(body, Offered) for unit in body.resources
+        }
 
     def _caps(self, name: str) -> dict[str, float]:
         """What others found safe, and what a validation has cut before."""

@@ -35,7 +35,7 @@ class Bought(NamedTuple):
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """``bought`` by bid; ``on_curve``: of each area's curve, the change of its export [kW, kvar] and what is paid [EUR];
+    """``bought`` by bid; ``on_curve``: of each area's curve, change of its export [kW, kvar] and payment [EUR];
     ``export_kw``: change of export of each area by awards, as the solver sees it; ``shortage_kw``: what the
     balance still lacks, below zero what it has too much of; ``demands``: what BRPs bought [kW] and pay [EUR].
 

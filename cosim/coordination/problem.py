@@ -99,7 +99,7 @@ def _joint_grid(stage: Stage, now: Situation) -> Grid:
     missing = [bus for bus in dict.fromkeys(now.interfaces.values()) if reactive(bus) not in grid.rows.pods]
     if stage.commodity == "Q":
         grid = with_reactive_pods(grid, missing)
-    told = {pod: 0.0 for pod in grid.rows.pods}
+    told = dict.fromkeys(grid.rows.pods, 0.0)
     for area, bus in now.interfaces.items():
         told[bus] -= now.export_kw.get(area, 0.0)
         if stage.commodity == "Q":

@@ -29,9 +29,9 @@ class Situation:
     system and of BRPs.
 
     Of earlier stages: ``locked`` kW of bids whose effect the solver works out itself; ``used`` kW of bids whose effect
-    it is told as ``export_kw``, ``export_kvar``, changes of export of areas; ``taken``: awards by resource. Of this stage: ``caps`` by
-    bid, ``lights`` by perimeter, ``picked`` bids and ``listed`` resources (None for all), ``curves`` in place of an
-    area's bids, and targets of an area's interface, changes of export from the schedule [kW, kvar].
+    it is told as changes of export of areas (``export_kw``, ``export_kvar``); ``taken``: awards by resource. Of this
+    stage: ``caps`` by bid, ``lights`` by perimeter, ``picked`` bids and ``listed`` resources (None for all), ``curves``
+    in place of an area's bids, and targets of an area's interface, changes of export from the schedule [kW, kvar].
     """
 
     t_s: int

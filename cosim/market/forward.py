@@ -72,7 +72,7 @@ def relief_needs(case: ClearingCase) -> tuple[ReliefNeed, ...]:
     """What a network lacks in every MTU of a case, whose bids do not matter: of each limit that the forecast and its
     errors may violate, the plane that is furthest beyond it."""
     worst: dict[str, ReliefNeed] = {}
-    for rows in headroom(case):
+    for rows in headroom(case, violated_only=True):
         for row in np.flatnonzero(rows.room_kw < -_LEAST_KW).tolist():
             name = f"{rows.kind} of {rows.elements[row]} in MTU {rows.mtu}"
             lack_kw = -float(rows.room_kw[row])

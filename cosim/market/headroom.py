@@ -13,7 +13,7 @@ from cosim.errors import BidError, Fault
 from cosim.market.case import ClearingCase
 from cosim.market.offers import Offers, offers_of
 from cosim.market.program import RowTag
-from cosim.market.terms import MtuNetwork, Selected
+from cosim.market.terms import MtuNetwork, MtuState, Selected
 
 _ROWS_AT_ONCE = 8192
 UP, DOWN = 0, 1
@@ -39,8 +39,9 @@ class Headroom:
         return RowTag(self.kind, self.mtu, self.elements[row], int(self.plane[row]))
 
 
-def headroom(case: ClearingCase) -> Iterator[Headroom]:
-    """All planes of all limits of a case, whose bids, needs and couplings do not matter.
+def headroom(case: ClearingCase, violated_only: bool = False) -> Iterator[Headroom]:
+    """All planes of the limits of a case that all resources together could reach, or of those that are violated now the
+    worst plane and its neighbours. Bids, needs and couplings of the case do not matter.
 
     Raises BidError where the forecast errors make rows that are not linear in single resources.
     """
@@ -48,12 +49,21 @@ def headroom(case: ClearingCase) -> Iterator[Headroom]:
     offers = offers_of(full)
     for t in range(full.n_mtu):
         network = MtuNetwork(full, offers, t)
-        for number, family in enumerate(network.families):
-            n_limit, n_plane = family.weight.shape
-            for limits in np.array_split(np.arange(n_limit), -(-n_limit * n_plane // _ROWS_AT_ONCE)):
-                planes = np.tile(np.arange(n_plane), len(limits))
-                selected = Selected(number, np.repeat(limits, n_plane), planes)
-                yield _of_planes(full, offers, network, selected)
+        now = network.state(np.zeros(len(offers.columns.cost)))
+        for selected in network.violated(now) if violated_only else _within_reach(network, now, offers):
+            yield _of_planes(full, offers, network, selected)
+
+
+def _within_reach(network: MtuNetwork, now: MtuState, offers: Offers) -> Iterator[Selected]:
+    cap_kw = offers.mtus[network.mtu].cap_kw
+    for number, family in enumerate(network.families):
+        reach = network.protection.reach(family.ceiling) + np.abs(network.by_delta) @ cap_kw
+        highest = (family.weight * now.z[family.quantity][:, None]).real.max(axis=1) + reach[family.quantity]
+        limits, n_plane = np.flatnonzero(highest > family.bound.min(axis=1)), family.weight.shape[1]
+        size = max(1, _ROWS_AT_ONCE // n_plane)
+        for first in range(0, len(limits), size):
+            part = limits[first : first + size]
+            yield Selected(number, np.repeat(part, n_plane), np.tile(np.arange(n_plane), len(part)))
 
 
 def _of_planes(case: ClearingCase, offers: Offers, network: MtuNetwork, selected: Selected) -> Headroom:

@@ -22,6 +22,8 @@ _CLOSE = 1e-6
 _LEAST_KW = 1e-4
 """Powers [kW, kvar] this close are the same: far below what takes a limit beyond `LEAST_EXCESS`."""
 
+_ASIDE = " (elsewhere or relieving)"
+
 
 class Cause(Enum):
     """What a violation comes from."""
@@ -80,6 +82,7 @@ class Delivery:
     was planned for; whether the resource was within reach."""
 
     resource: str
+    pod: str
     ordered_kw: float
     missing_kw: float
     allowed_kw: float = 0.0
@@ -90,6 +93,11 @@ class Delivery:
         """How far it is from what was planned for."""
         return max(self.missing_kw - self.allowed_kw, -self.missing_kw, 0.0)
 
+    @property
+    def off_kw(self) -> float:
+        """Consumption more than ordered."""
+        return -self.missing_kw if self.ordered_kw > 0.0 else self.missing_kw
+
 
 @dataclass(frozen=True)
 class Circumstances:
@@ -98,7 +106,9 @@ class Circumstances:
     ``element`` is the bus of a voltage, the terminal ``branch@BUS`` of a current; ``excess`` is of its ``limit``.
     ``errors`` is None where no session in real time looked at the MTU, for the reason ``no_session``; ``foreseen``:
     whether one found a need. ``off_kw``: by POD, what resources draw that is neither declared nor a failed activation.
-    ``moved``: controls that are not where they were at the gate.
+    ``moved``: controls that are not where they were at the gate. ``behind``: the PODs that draw their power through the
+    element; None where all matter, as for a voltage or in a loop. ``toward``: how much 1 kW and 1 kvar more consumption
+    there take it further beyond its limit, below 0 if they relieve it; None where that is not known.
     """
 
     t_s: float
@@ -113,6 +123,17 @@ class Circumstances:
     deliveries: tuple[Delivery, ...] = ()
     off_kw: tuple[tuple[str, float], ...] = ()
     moved: tuple[str, ...] = ()
+    behind: frozenset[str] | None = None
+    toward: tuple[float, float] | None = None
+
+    def concerns(self, pod: str) -> bool:
+        """Whether the power of a POD flows through the element."""
+        return self.behind is None or pod in self.behind
+
+    def weight(self, pod: str, change_kw: float) -> float:
+        """How much a change of consumption of a POD takes the element further beyond its limit; 0 if it does not."""
+        along = abs(change_kw) if self.toward is None else self.toward[0] * change_kw
+        return max(along, 0.0) if self.concerns(pod) else 0.0
 
     @property
     def excess_percent(self) -> float:
@@ -121,11 +142,12 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Finding:
-    """A cause in words; ``kw``: by how much powers are off through it, where that can be told."""
+    """A cause in words. ``weight`` puts causes in order: the kW and kvar by which a power is off, as far as they take
+    the element further beyond its limit; 0 where it relieves it, acts elsewhere, or that cannot be told."""
 
     cause: Cause
     detail: str
-    kw: float = 0.0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -165,13 +187,14 @@ def residuals(cases: Sequence[Circumstances], rules: Rules) -> tuple[Residual, .
 def causes_of(case: Circumstances, rules: Rules) -> tuple[Finding, ...]:
     """All that was not as planned, the main cause first; `Cause.UNEXPLAINED` alone if nothing was.
 
-    Slack of the plan at the very element and what the market tolerates come first. Powers that are off follow in the
-    order of their kW; controls that moved come before them for a voltage, after them for a current. What is left: that
-    no session looked at the MTU, errors that only together are more than planned for, slack elsewhere.
+    Slack of the plan at the very element and what the market tolerates come first. Powers behind it that are off toward
+    the violation follow in the order of their kW; controls that moved come before them for a voltage, after them for a
+    current. Last: other powers that are off, which act through the voltage only or relieve the element, that no session
+    looked at the MTU, errors that only together are more than planned for, and slack elsewhere.
     """
     at, elsewhere = _unsolved(case)
     powers = (*_errors(case, rules), *_deliveries(case), *_off_schedule(case), *_moved(case), *_no_session(case))
-    found = (*at, *_tolerated(case, rules), *sorted(powers, key=lambda finding: -finding.kw), *elsewhere)
+    found = (*at, *_tolerated(case, rules), *sorted(powers, key=lambda finding: -finding.weight), *elsewhere)
     if found:
         return found
     if rules.loose:
@@ -209,8 +232,7 @@ def _no_session(case: Circumstances) -> Iterator[Finding]:
 def _moved(case: Circumstances) -> Iterator[Finding]:
     """Controls at another position than at the gate: of all that can be off, the first to look at for a voltage."""
     if case.moved:
-        kw = np.inf if case.quantity == "vm_pu" else _LEAST_KW
-        yield Finding(Cause.MOVED, ", ".join(case.moved), kw)
+        yield Finding(Cause.MOVED, ", ".join(case.moved), np.inf if case.quantity == "vm_pu" else _LEAST_KW)
 
 
 def _tolerated(case: Circumstances, rules: Rules) -> Iterator[Finding]:
@@ -230,8 +252,11 @@ def _errors(case: Circumstances, rules: Rules) -> Iterator[Finding]:
     error = np.concatenate([errors.p_kw, errors.q_kvar])
     planned = np.concatenate([errors.half_p_kw, errors.half_q_kvar]) * (rules.errors != "none")
     beyond = np.where(within, 0.0, np.abs(error) - planned * (1.0 + _CLOSE))
-    if beyond.max(initial=0.0) > _LEAST_KW:
-        yield Finding(Cause.ERROR, _error_text(errors, beyond, rules), float(beyond.max()))
+    weight = beyond * _leverage(case, errors, error)
+    if weight.max(initial=0.0) > _LEAST_KW:
+        yield Finding(Cause.ERROR, _error_text(errors, weight, rules), float(weight.max()))
+    elif beyond.max(initial=0.0) > _LEAST_KW:
+        yield Finding(Cause.ERROR, _error_text(errors, beyond, rules) + _ASIDE)
     elif rules.errors != "none":
         reason = _apart(errors) if rules.with_active else ""
         reason = reason or ("" if within else _outside(shares, rules))
@@ -239,14 +264,23 @@ def _errors(case: Circumstances, rules: Rules) -> Iterator[Finding]:
             yield Finding(Cause.TOGETHER, reason)
 
 
-def _error_text(errors: PodErrors, beyond: Floats, rules: Rules) -> str:
-    worst, n = int(beyond.argmax()), len(errors.pods)
+def _leverage(case: Circumstances, errors: PodErrors, error: Floats) -> Floats:
+    """How much 1 kW or kvar of each error (2 n_pod,) in its direction takes the element further beyond its limit."""
+    behind = np.array([case.concerns(pod) for pod in errors.pods], dtype=np.float64)
+    if case.toward is None:
+        return np.tile(behind, 2)
+    toward = np.concatenate([behind * case.toward[0], behind * case.toward[1]])
+    return np.asarray(np.maximum(toward * np.sign(error), 0.0))
+
+
+def _error_text(errors: PodErrors, weight: Floats, rules: Rules) -> str:
+    worst, n = int(weight.argmax()), len(errors.pods)
     letter, unit = ("P", "kW") if worst < n else ("Q", "kvar")
     error = float((errors.p_kw if worst < n else errors.q_kvar)[worst % n])
     half = float((errors.half_p_kw if worst < n else errors.half_q_kvar)[worst % n])
     bands = f"{abs(error) / half:.2f} half-bands" if half > 0.0 else "without a half-band"
     plain = ", none planned for" if rules.errors == "none" else ""
-    others = len(set((np.flatnonzero(beyond > _LEAST_KW) % n).tolist())) - 1
+    others = len(set((np.flatnonzero(weight > _LEAST_KW) % n).tolist())) - 1
     return f"{errors.pods[worst % n]}: {letter} {_signed(error, unit)}, {bands}{plain}{_more(others, 'PODs')}"
 
 
@@ -302,18 +336,29 @@ def _ball(shares: tuple[Floats, ...], rules: Rules) -> float:
 def _deliveries(case: Circumstances) -> Iterator[Finding]:
     failed = [each for each in case.deliveries if each.beyond_kw > _LEAST_KW]
     if failed:
-        worst = max(failed, key=lambda each: each.beyond_kw)
-        of = f"{number(worst.missing_kw, 'kW')} of {number(abs(worst.ordered_kw), 'kW')} kW missing"
-        why = "" if worst.reached else ", out of reach"
-        detail = f"{worst.resource}: {of}{why}{_more(len(failed) - 1, 'resources')}"
-        yield Finding(Cause.UNDELIVERED, detail, worst.beyond_kw)
+        weights = [case.weight(each.pod, each.off_kw) * each.beyond_kw / abs(each.off_kw) for each in failed]
+        weight, worst, others = _worst(weights, [each.beyond_kw for each in failed])
+        each = failed[worst]
+        of = f"{number(each.missing_kw, 'kW')} of {number(abs(each.ordered_kw), 'kW')} kW missing"
+        why = "" if each.reached else ", out of reach"
+        aside = "" if weight > 0.0 else _ASIDE
+        yield Finding(Cause.UNDELIVERED, f"{each.resource}: {of}{why}{_more(others, 'resources')}{aside}", weight)
 
 
 def _off_schedule(case: Circumstances) -> Iterator[Finding]:
     off = [(pod, kw) for pod, kw in case.off_kw if abs(kw) > _LEAST_KW]
     if off:
-        pod, kw = max(off, key=lambda each: abs(each[1]))
-        yield Finding(Cause.OFF_SCHEDULE, f"{pod}: {_signed(kw, 'kW')}{_more(len(off) - 1, 'PODs')}", abs(kw))
+        weight, worst, others = _worst([case.weight(*each) for each in off], [abs(kw) for _, kw in off])
+        pod, kw = off[worst]
+        aside = "" if weight > 0.0 else _ASIDE
+        yield Finding(Cause.OFF_SCHEDULE, f"{pod}: {_signed(kw, 'kW')}{_more(others, 'PODs')}{aside}", weight)
+
+
+def _worst(weights: Sequence[float], sizes_kw: Sequence[float]) -> tuple[float, int, int]:
+    """The largest weight, whose it is, and how many others have one; by size if none has."""
+    if max(weights) <= _LEAST_KW:
+        return 0.0, int(np.argmax(sizes_kw)), len(sizes_kw) - 1
+    return max(weights), int(np.argmax(weights)), sum(weight > _LEAST_KW for weight in weights) - 1
 
 
 def _signed(value: float, unit: str) -> str:

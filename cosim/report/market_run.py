@@ -15,16 +15,7 @@ import pandas as pd
 
 from cosim.clock import parse_duration_s
 from cosim.domain.frames import Floats, Ints
-from cosim.report.causes import (
-    LEAST_EXCESS,
-    Circumstances,
-    Delivery,
-    PodErrors,
-    Residual,
-    Rules,
-    Slack,
-    residuals,
-)
+from cosim.report.causes import LEAST_EXCESS, PodErrors
 from cosim.report.reading import WITH, WITHOUT, Reading
 from cosim.units import SECONDS_PER_HOUR
 
@@ -56,7 +47,7 @@ class MarketRun:
     """The market of a run that has one, see `market_run`."""
 
     def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+        self.reading = reading
         scenario = reading.scenario
         self.config: dict[str, Any] = scenario.get("market") or {}
         self._resources: dict[str, Any] = scenario.get("resources") or {}
@@ -68,13 +59,13 @@ class MarketRun:
 
     def _table(self, path: str) -> pd.DataFrame:
         """A table of events with the index ``mtu`` of each row's MTU, of those that are recorded to an end."""
-        found = self._reading.table(path)
+        found = self.reading.table(path)
         table = pd.DataFrame({"t_s": np.empty(0)}) if found is None else found
         table = table.assign(mtu=(table["t_s"] // self.mtu_s).astype(np.int64))
         return table[table["mtu"] < self.n_mtu]
 
     def _values(self, path: str) -> Floats | None:
-        frame = self._reading.frame(path)
+        frame = self.reading.frame(path)
         return None if frame is None else frame.to_numpy(dtype=np.float64)
 
     @property
@@ -84,7 +75,7 @@ class MarketRun:
     @cached_property
     def step_mtu(self) -> Ints:
         """Index of the MTU of each step (n_step,)."""
-        return np.asarray(np.arange(self._reading.steps) // self.steps_per_mtu)
+        return np.asarray(np.arange(self.reading.steps) // self.steps_per_mtu)
 
     def violations(self, simulator: str) -> pd.DataFrame:
         """Violations that count, with ``mtu`` and ``excess_percent``; without any if there is no such table."""
@@ -103,12 +94,12 @@ class MarketRun:
     @cached_property
     def without(self) -> pd.DataFrame | None:
         """Violations without any activation; None where that was not solved."""
-        return self.violations(WITHOUT) if self._reading.compared else None
+        return self.violations(WITHOUT) if self.reading.compared else None
 
     @cached_property
     def units(self) -> pd.DataFrame:
         """Resources that were activated, ``resource`` and ``pod``, in the order of the results."""
-        order = self._reading.elements("aggregator/resource/p_kw")
+        order = self.reading.elements("aggregator/resource/p_kw")
         pods = {} if self.activations.empty else dict(
             zip(self.activations["resource"], self.activations["pod"], strict=True)
         )  # fmt: skip
@@ -140,10 +131,10 @@ class MarketRun:
     def _drawn_kw(self) -> Floats:
         """What units add to the profiles of their PODs (n_step, n_unit) [kW]."""
         names = list(self.units["resource"])
-        drawn = self._reading.frame("aggregator/resource/p_kw")
-        free = self._reading.frame("aggregator/resource/free_p_kw")
+        drawn = self.reading.frame("aggregator/resource/p_kw")
+        free = self.reading.frame("aggregator/resource/free_p_kw")
         if drawn is None or free is None or not names:
-            return np.zeros((self._reading.steps, len(names)))
+            return np.zeros((self.reading.steps, len(names)))
         of_profile = np.array([self._of_profile(name) for name in names])
         return np.asarray(drawn[names].to_numpy() - free[names].to_numpy() * of_profile)
 
@@ -181,7 +172,7 @@ class MarketRun:
 
     @property
     def _pods(self) -> tuple[str, ...]:
-        return tuple(self._reading.elements(f"{WITH}/pod/p_kw"))
+        return tuple(self.reading.elements(f"{WITH}/pod/p_kw"))
 
     @property
     def _uncertainty(self) -> dict[str, Any]:
@@ -227,16 +218,16 @@ class MarketRun:
         """Which rows come from the gate just before their MTU."""
         if "gate_s" not in table:
             return pd.Series(np.zeros(len(table), dtype=bool))
-        return table["gate_s"] + self._reading.step_s >= table["t_s"] - _SAME_KW
+        return table["gate_s"] + self.reading.step_s >= table["t_s"] - _SAME_KW
 
     def _kvar_per_kw(self) -> Floats:
         """How reactive power comes with the power of each unit (n_unit,): from what it did and was to do; 0 where it
         neither moved nor was alone at its POD."""
         names = list(self.units["resource"])
         found = np.zeros(len(names))
-        frames = [self._reading.frame(f"aggregator/resource/{n}") for n in ("p_kw", "free_p_kw")]
-        pods = [self._reading.frame(f"aggregator/pod/{n}") for n in ("q_kvar", "free_q_kvar")]
-        planned = [self._reading.frame(f"aggregator/pod/planned_{n}") for n in ("p_kw", "q_kvar")]
+        frames = [self.reading.frame(f"aggregator/resource/{n}") for n in ("p_kw", "free_p_kw")]
+        pods = [self.reading.frame(f"aggregator/pod/{n}") for n in ("q_kvar", "free_q_kvar")]
+        planned = [self.reading.frame(f"aggregator/pod/planned_{n}") for n in ("p_kw", "q_kvar")]
         if any(frame is None for frame in (*frames, *pods, *planned)):
             return found
         first = np.arange(self.n_mtu) * self.steps_per_mtu
@@ -253,98 +244,6 @@ class MarketRun:
             there = np.isfinite(powers).all(axis=1) & np.isfinite(reactive) & (np.abs(powers).max(axis=1) > _SAME_KW)
             found[own] = np.linalg.lstsq(powers[there], reactive[there], rcond=1e-9)[0]
         return found
-
-    @cached_property
-    def rules(self) -> Rules:
-        """What the market plans for."""
-        given, config = self._uncertainty, self.config
-        loose = []
-        if config.get("ends", "both") == "first":
-            loose.append("ends: first")
-        if not config.get("outer_loop", True):
-            loose.append("outer_loop: false")
-        names = ("gamma", "omega", "correlation", "common")
-        return Rules(
-            errors=given.get("set", "box"),
-            with_active=given.get("reactive", "independent") == "with_active",
-            overload=float(config.get("overload", 0.0)),
-            loose=tuple(loose),
-            **{name: float(given[name]) for name in names if name in given},
-        )
-
-    @cached_property
-    def residuals(self) -> tuple[Residual, ...]:
-        """The table of violations left, a row for each MTU: the worst of it and its cause."""
-        if self.left.empty:
-            return ()
-        worst = self.left.loc[self.left.groupby("mtu")["excess_percent"].idxmax()]
-        return residuals([self._circumstances(row) for row in worst.to_dict("records")], self.rules)
-
-    def _circumstances(self, row: dict[str, Any]) -> Circumstances:
-        step = min(int(row["t_s"] // self._reading.step_s), self._reading.steps - 1)
-        mtu = int(row["mtu"])
-        errors = None if self.errors is None else self.errors.at(step)
-        deliveries = self._deliveries(step)
-        return Circumstances(
-            t_s=mtu * self.mtu_s,
-            element=str(row["element"]),
-            quantity=str(row["quantity"]),
-            excess=float(row["excess"]),
-            limit=float(row["limit"]),
-            unsolved=self._slack(mtu, errors is not None),
-            errors=errors,
-            no_session="first market time unit of the run" if mtu == 0 else "no gate in real time",
-            foreseen=bool((self.needs["mtu"] == mtu).any()),
-            deliveries=deliveries,
-            off_kw=() if errors is None else self._off_kw(step, deliveries),
-            moved=() if errors is None else self._moved(step),
-        )
-
-    def _slack(self, mtu: int, cleared_late: bool) -> tuple[Slack, ...]:
-        """What the plan in force did not keep: the last one's, if a session looked at the MTU just before."""
-        rows = self.unsolved[self.unsolved["mtu"] == mtu]
-        if cleared_late:
-            rows = rows[self._late(rows)]
-        return tuple(
-            Slack(str(r["kind"]), str(r["element"]), 100.0 * r["excess"] / r["limit"]) for r in rows.to_dict("records")
-        )
-
-    def _deliveries(self, step: int) -> tuple[Delivery, ...]:
-        rows = self.activations[self.activations["mtu"] == self.step_mtu[step]]
-        of_name = dict(zip(self.units["resource"], self.missing_kw[step], strict=True))
-        return tuple(
-            Delivery(
-                name,
-                float(row["change_kw"]),
-                float(of_name[name]),
-                abs(float(row["change_kw"])) * float((self._entry(name).get("delivery") or {}).get("planned", 0.0)),
-                bool(row["reached"]),
-            )
-            for row in rows.to_dict("records")
-            if (name := str(row["resource"])) in of_name
-        )
-
-    def _off_kw(self, step: int, deliveries: tuple[Delivery, ...]) -> tuple[tuple[str, float], ...]:
-        """By POD, what resources add less what is planned, without what activations are short of."""
-        added, planned = self._values("aggregator/pod/p_kw"), self._values("aggregator/pod/planned_p_kw")
-        assert added is not None
-        assert planned is not None
-        off = dict(zip(self._pods, (added[step] - planned[step]).tolist(), strict=True))
-        pod_of = dict(zip(self.units["resource"], self.units["pod"], strict=True))
-        for each in deliveries:
-            off[pod_of[each.resource]] += float(np.sign(each.ordered_kw)) * each.missing_kw
-        return tuple((pod, kw) for pod, kw in off.items() if kw != 0.0)
-
-    def _moved(self, step: int) -> tuple[str, ...]:
-        """Controls that are not where they were at the gate."""
-        frame = self._reading.frame(f"{WITH}/control/position")
-        gate = int(self.step_mtu[step]) * self.steps_per_mtu - 1
-        if frame is None or gate < 0:
-            return ()
-        before, now = frame.iloc[gate], frame.iloc[step]
-        return tuple(
-            f"{name} from {before[name]:g} to {now[name]:g}" for name in frame.columns if before[name] != now[name]
-        )
 
 
 def market_run(reading: Reading) -> MarketRun | None:

@@ -7,7 +7,7 @@ from scipy.optimize import linprog
 from small_market import DOWN, UP, bid, case, kw, network, resources
 
 from cosim.clock import Clock
-from cosim.domain.market import Bid, Contract, PriceStep, Window
+from cosim.domain.market import Award, Bid, Contract, PriceStep, Window
 from cosim.errors import BidError
 from cosim.market.book import check_case
 from cosim.market.clearing import clear
@@ -35,6 +35,11 @@ def contract(name, committed_kw, strike, window=ALWAYS, **more):
     """Of the resource that its name begins with."""
     more.setdefault("shares", ((name.split()[0], 1.0),))
     return Contract(name, "A", "DSO", "P", UP, committed_kw, 10.0, strike, window, **more)
+
+
+def award(name, *quantity):
+    zeros = (0.0,) * len(quantity)
+    return Award(name, "local", "DSO", 0, quantity, zeros, zeros)
 
 
 def owed(contracts, free=(), n_mtu=1, t_s=0, **more):
@@ -151,6 +156,8 @@ def test_a_call_is_an_mtu_in_which_the_contract_or_what_replaces_it_is_bought():
     (due,) = owed([contract("P0 c", 50.0, 0.3)], own := [bid("P0 own", [0.0, 50.0], 0.2)], n_mtu=2)
     cleared = clear(case([*contracts_as_bids([due]), *own, bid("P1 b", [9.0, 9.0], 0.1)], [NET, NET]))
     assert calls(due, own, awards(cleared, "pay_as_bid", "local", "DSO")) == 2
+    (evening,) = owed([contract("P0 c", 50.0, 0.3, CALENDAR)], own, n_mtu=2, t_s=16 * 3600)
+    assert calls(evening, own, [award("P0 own", 50.0, 50.0)]) == 1
     nothing = clear(case([*contracts_as_bids([due]), *own], [network([1.0, 1.0])] * 2))
     assert calls(due, own, awards(nothing, "pay_as_bid", "local", "DSO")) == 0
 

@@ -88,7 +88,7 @@ def test_forecast_errors_take_room():
 
 def test_what_is_not_delivered_or_paid_back_later_does_not_count():
     day = [LOADS, LOADS]
-    risky = {name: replace(unit, delivery_risk=0.5, rebound=(1.0,)) for name, unit in OWN.items()}
+    risky = {name: replace(unit, delivery_risk=0.5, rebound=(0.5,)) for name, unit in OWN.items()}
     assert capabilities(day, risky) == capabilities(LOADS, OWN)
 
 

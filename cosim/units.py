@@ -6,6 +6,7 @@ import math
 
 SECONDS_PER_HOUR = 3600.0
 SECONDS_PER_DAY = 86_400
+KW_PER_MW = 1000.0
 
 
 def energy_kwh(p_kw: float, duration_s: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _whole(case: CoordinationCase) -> Grid:
 
 
 def _certain(grid: Grid) -> Grid:
-    return Grid(grid.rows, grid.q_head_by_p, grid.q_head_by_q, None, grid.unit)
+    return replace(grid, uncertainty=None)
 
 
 def exported_kw(case: CoordinationCase, dispatch_kw: Mapping[str, float]) -> dict[str, float]:

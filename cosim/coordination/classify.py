@@ -49,7 +49,7 @@ def classify(scheme: Scheme) -> SchemeClass:
 
 
 def grid_safe(scheme: Scheme) -> bool:
-    """Whether no stage can overload distribution unseen: the last that buys there has its network, or bids that its
-    operator has limited."""
-    last = [stage for stage in scheme.stages.values() if stage.awards and "D" in stage.resources]
-    return not last or "D" in last[-1].network or last[-1].admit != "raw"
+    """Whether no stage can overload distribution unseen: all that buy there have its network before them, or bids that
+    its operator has limited."""
+    stages = [stage for stage in scheme.stages.values() if stage.awards and stage.lock and "D" in stage.resources]
+    return all("D" in stage.network or stage.admit != "raw" for stage in stages)

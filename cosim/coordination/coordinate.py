@@ -11,11 +11,12 @@ from cosim.coordination.messages import Message, role_of
 from cosim.coordination.outcome import SHORT_KW, StageOutcome
 from cosim.coordination.party import Party, at_the_gate, party, step
 from cosim.coordination.prices import payments
-from cosim.coordination.scheme import Scheme
+from cosim.coordination.scheme import Scheme, Stage
 from cosim.coordination.telling import Own
 from cosim.domain.market import Award
 from cosim.errors import MarketError
 from cosim.market.program import Solver
+from cosim.units import SECONDS_PER_HOUR
 
 MARKET = "IMO"
 SELLERS = "AGG"
@@ -136,9 +137,9 @@ def _result(case: CoordinationCase, scheme: Scheme, parties: Sequence[Party], lo
     ]
     dispatch = dispatch_of([found for _, found in binding])
     paid: dict[str, float] = {}
-    h = case.mtu_s / 3600.0
+    h = case.mtu_s / SECONDS_PER_HOUR
     for who, found in binding:
-        for payer, eur in _paid(who, scheme, found, h):
+        for payer, eur in _paid(case, who, scheme.stages[found.stage], found):
             paid[payer] = paid.get(payer, 0.0) + eur
     return Coordination(
         case=case,
@@ -154,15 +155,20 @@ def _result(case: CoordinationCase, scheme: Scheme, parties: Sequence[Party], lo
     )
 
 
-def _paid(who: str, scheme: Scheme, found: StageOutcome, mtu_h: float) -> Iterator[tuple[str, float]]:
-    """What each party pays in a stage, below zero what it gets: for bids, on curves (to their DSO), for its demand."""
-    yield from payments(found.bought, mtu_h).items()
-    for area, (_, eur) in found.on_curve.items():
-        yield who, eur
+def _paid(case: CoordinationCase, who: str, stage: Stage, found: StageOutcome) -> Iterator[tuple[str, float]]:
+    """What each party pays in a stage, below zero what it gets: for bids, on curves and at an interface with a price (the
+    TSO to the DSO of the area), for demand (BRPs to the TSO)."""
+    h = case.mtu_s / SECONDS_PER_HOUR
+    yield from payments(found.bought, h).items()
+    to_areas = {area: eur for area, (_, eur) in found.on_curve.items()}
+    if stage.balance == "priced":
+        to_areas = {area: kw * (case.areas[area].price_eur_per_kwh or 0.0) * h for area, kw in found.export_kw.items()}
+    for area, eur in to_areas.items():
+        yield "TSO", eur
         yield f"DSO:{area}", -eur
     for _, eur in found.demands.values():
         yield DEMAND, eur
-        yield ("TSO" if "TSO" in scheme.stages[found.stage].buyers else who), -eur
+        yield "TSO", -eur
 
 
 def _awards(case: CoordinationCase, found: StageOutcome) -> Iterator[Award]:

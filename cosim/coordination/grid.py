@@ -32,7 +32,7 @@ class Grid:
 
     ``rows``: limited quantities, and the active power at its head by consumption; ``q_head_by_p``, ``q_head_by_q``
     (n_pod,) the same of its reactive power [kvar per kW, per kvar]; ``uncertainty`` of the schedule, None for none;
-    ``unit``: of currents, A, or kW in a direct-current model.
+    ``unit``: of currents, A, or kW in a direct-current model; ``import_kw``: at the head, at the schedule.
     """
 
     rows: NetworkRows
@@ -40,6 +40,7 @@ class Grid:
     q_head_by_q: Floats
     uncertainty: Uncertainty | None = None
     unit: str = "A"
+    import_kw: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def dc_grid(prefix: str, lines: Sequence[Line], slack: str, p_kw: Mapping[str, f
         head_by_p=np.ones(n),
         head_by_q=none,
     )
-    return Grid(rows, none, np.ones(n), unit="kW")
+    return Grid(rows, none, np.ones(n), unit="kW", import_kw=float(load.sum()))
 
 
 def unconnected(lines: Sequence[Line], slack: str, buses: Sequence[str]) -> tuple[str, ...]:
@@ -234,12 +235,9 @@ def _with_pods(grid: Grid, names: Sequence[str], by_p: _Effect, by_q: _Effect) -
         head_by_p=np.append(rows.head_by_p, by_p.head),
         head_by_q=np.append(rows.head_by_q, by_q.head),
     )
-    return Grid(
-        wide,
-        np.append(grid.q_head_by_p, by_p.q_head),
-        np.append(grid.q_head_by_q, by_q.q_head),
-        band and _wider(band, none, none),
-        grid.unit,
+    q_head = np.append(grid.q_head_by_p, by_p.q_head), np.append(grid.q_head_by_q, by_q.q_head)
+    return replace(
+        grid, rows=wide, q_head_by_p=q_head[0], q_head_by_q=q_head[1], uncertainty=band and _wider(band, none, none)
     )
 
 

@@ -107,4 +107,4 @@ def safe_box(take: Floats, room_kw: Floats, most_kw: Floats, weight: Floats) -> 
 
 def widest(take: Floats, members: Sequence[int]) -> Floats:
     """What 1 kW of any split among ``members`` takes at most (n, 2)."""
-    return np.maximum(take[:, :, list(members)].max(axis=2, initial=0.0), 0.0)
+    return np.asarray(np.maximum(take[:, :, list(members)].max(axis=2, initial=0.0), 0.0))

@@ -11,6 +11,7 @@ from cosim.coordination.messages import AreaCurve
 from cosim.coordination.scheme import Stage
 from cosim.coordination.traffic_light import Light
 from cosim.domain.market import Bid, Direction, Need, PriceStep, Resource
+from cosim.units import SECONDS_PER_HOUR
 
 SMALL_KW = 1e-6
 
@@ -61,7 +62,7 @@ class Situation:
 
     @property
     def mtu_h(self) -> float:
-        return self.mtu_s / 3600.0
+        return self.mtu_s / SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
+from difflib import get_close_matches
 from typing import Any
 
 from cosim.clock import Clock
@@ -28,6 +29,9 @@ _AT = {"load": ("load",), "pv": ("pv", "generator")}
 
 _EFFICIENCY = 0.95
 """Of a battery that the feeder does not have."""
+
+
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -128,10 +132,16 @@ def _named(
     for key, pod in listed:
         fault = _fault_of_pod(config, pods[index[pod]]) if pod in index else "no such POD"
         if fault:
-            fitting = ", ".join(each.name for each in pods if not _fault_of_pod(config, each))
-            faults.append(Fault(fault, key=key, value=pod, allowed=fitting))
+            fitting = [each.name for each in pods if not _fault_of_pod(config, each)]
+            faults.append(Fault(fault, key=key, value=pod, allowed=_shown(pod, fitting)))
         else:
             yield key, index[pod]
+
+
+def _shown(name: str, available: Sequence[str]) -> str:
+    """Some of what is available, names spelled alike first."""
+    alike = dict.fromkeys([*get_close_matches(name, available, _SHOWN), *available])
+    return ", ".join(list(alike)[:_SHOWN]) + (", ..." if len(alike) > _SHOWN else "")
 
 
 def _fault_of_pod(config: ResourceConfig, pod: PodData) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cosim.market.case import HOLD, ClearingCase
+from cosim.market.case import ClearingCase
 from cosim.market.highs import Highs
 from cosim.market.offers import Offers
 from cosim.market.planes import LIMIT_KINDS
@@ -23,10 +23,13 @@ _OTHERS = 100.0  # price of breaking a row that is not the network's, against 1:
 def conflict(case: ClearingCase, program: Program, offers: Offers, networks: Sequence[MtuNetwork]) -> str:
     """Names hard rows that cannot hold together: those that break when all may at a price."""
     broken = _least_broken(program)
-    named = "; ".join(str(tag) for tag in broken[:_MOST_NAMED])
-    more = f" and {len(broken) - _MOST_NAMED} more" if len(broken) > _MOST_NAMED else ""
-    why = _behind_the_head(case, offers, networks, broken) if case.settings.interface_kw == HOLD else ""
-    what = "hold infeasible" if case.settings.interface_kw == HOLD else "no plan"
+    rows = list(dict.fromkeys(f"{tag.kind} of {tag.element} in MTU {tag.mtu}" for tag in broken))
+    named = "; ".join(rows[:_MOST_NAMED])
+    more = f" and {len(rows) - _MOST_NAMED} more" if len(rows) > _MOST_NAMED else ""
+    interface = case.settings.interface_kw
+    held = interface is not None and interface[0] == interface[1]
+    why = _behind_the_head(case, offers, networks, broken) if held else ""
+    what = "hold infeasible" if held else "no plan"
     return f"{what}: these cannot be met together with all other rows: {named}{more}{why}"
 
 
@@ -78,7 +81,10 @@ def _behind_the_head(
         limit = int(np.flatnonzero(family.quantity == quantity)[0])
         offering = offers.mtus[tag.mtu].cap_kw > 0.0
         relief = (family.weight[limit, tag.plane] * network.by_delta[quantity, offering]).real
-        per_kw = relief / network.head_by_delta[offering]
+        at_head = network.head_by_delta[offering]
+        if not at_head.all():
+            continue
+        per_kw = relief / at_head
         if len(per_kw) and np.ptp(per_kw) <= _SAME * np.abs(per_kw).max():
             return (
                 f". All resources are downstream of the violated row {tag.element}: whatever relieves it changes the "

@@ -19,25 +19,26 @@ LEAST_EXCESS = {"i_a": 1e-4, "vm_pu": 1e-4}
 closer."""
 
 _CLOSE = 1e-6
-_LEAST_KW = 1e-4
+LEAST_KW = 1e-4
 """Powers [kW, kvar] this close are the same: far below what takes a limit beyond `LEAST_EXCESS`."""
 
 _ASIDE = " (elsewhere or relieving)"
 
 
 class Cause(Enum):
-    """What a violation comes from."""
+    """What a violation comes from. ERROR: of a POD outside its half-band, or any if none is planned for; TOGETHER: all
+    within their bands, but not in the set planned for."""
 
     UNSOLVED = "left by the plan"
     NO_SESSION = "no session"
     TOLERATED = "tolerated overload"
-    ERROR = "forecast error outside the band"
-    TOGETHER = "errors within the bands, outside the set"
+    ERROR = "forecast error"
+    TOGETHER = "forecast errors together"
     UNDELIVERED = "not delivered"
     OFF_SCHEDULE = "resource off its schedule"
     MOVED = "taps or capacitors moved"
     RULES = "allowed by the market's rules"
-    UNEXPLAINED = "UNEXPLAINED"
+    UNEXPLAINED = "UNEXPLAINED (a bug)"
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def _place(name: str) -> str:
 def _slack(of: Sequence[Slack]) -> Finding:
     worst = max(of, key=lambda slack: slack.excess_percent)
     kind = "power flow" if worst.kind == "power_flow" else worst.kind
-    detail = f"{worst.element}: {worst.excess_percent:.2g} % beyond {kind}{_more(len(of) - 1, 'limits')}"
+    detail = f"{worst.element}: {worst.excess_percent:.3g} % beyond {kind}{_more(len(of) - 1, 'limits')}"
     return Finding(Cause.UNSOLVED, detail)
 
 
@@ -232,7 +233,7 @@ def _no_session(case: Circumstances) -> Iterator[Finding]:
 def _moved(case: Circumstances) -> Iterator[Finding]:
     """Controls at another position than at the gate: of all that can be off, the first to look at for a voltage."""
     if case.moved:
-        yield Finding(Cause.MOVED, ", ".join(case.moved), np.inf if case.quantity == "vm_pu" else _LEAST_KW)
+        yield Finding(Cause.MOVED, ", ".join(case.moved), np.inf if case.quantity == "vm_pu" else LEAST_KW)
 
 
 def _tolerated(case: Circumstances, rules: Rules) -> Iterator[Finding]:
@@ -253,9 +254,9 @@ def _errors(case: Circumstances, rules: Rules) -> Iterator[Finding]:
     planned = np.concatenate([errors.half_p_kw, errors.half_q_kvar]) * (rules.errors != "none")
     beyond = np.where(within, 0.0, np.abs(error) - planned * (1.0 + _CLOSE))
     weight = beyond * _leverage(case, errors, error)
-    if weight.max(initial=0.0) > _LEAST_KW:
+    if weight.max(initial=0.0) > LEAST_KW:
         yield Finding(Cause.ERROR, _error_text(errors, weight, rules), float(weight.max()))
-    elif beyond.max(initial=0.0) > _LEAST_KW:
+    elif beyond.max(initial=0.0) > LEAST_KW:
         yield Finding(Cause.ERROR, _error_text(errors, beyond, rules) + _ASIDE)
     elif rules.errors != "none":
         reason = _apart(errors) if rules.with_active else ""
@@ -280,7 +281,7 @@ def _error_text(errors: PodErrors, weight: Floats, rules: Rules) -> str:
     half = float((errors.half_p_kw if worst < n else errors.half_q_kvar)[worst % n])
     bands = f"{abs(error) / half:.2f} half-bands" if half > 0.0 else "without a half-band"
     plain = ", none planned for" if rules.errors == "none" else ""
-    others = len(set((np.flatnonzero(weight > _LEAST_KW) % n).tolist())) - 1
+    others = len(set((np.flatnonzero(weight > LEAST_KW) % n).tolist())) - 1
     return f"{errors.pods[worst % n]}: {letter} {_signed(error, unit)}, {bands}{plain}{_more(others, 'PODs')}"
 
 
@@ -289,7 +290,7 @@ def _shares(errors: PodErrors, rules: Rules) -> tuple[Floats, ...]:
     neither, infinite where there is an error without a band."""
 
     def of(error: Floats, half: Floats) -> Floats:
-        without = np.where(np.abs(error) > _LEAST_KW, np.inf, 0.0)
+        without = np.where(np.abs(error) > LEAST_KW, np.inf, 0.0)
         return np.asarray(np.divide(error, half, out=without, where=half > 0.0))
 
     p, q = of(errors.p_kw, errors.half_p_kw), of(errors.q_kvar, errors.half_q_kvar)
@@ -302,7 +303,7 @@ def _apart(errors: PodErrors) -> str:
     xi = np.divide(errors.p_kw, errors.half_p_kw, out=np.zeros_like(errors.p_kw), where=band)
     apart = np.abs(errors.q_kvar - xi * errors.half_q_kvar) * band
     worst = int(apart.argmax())
-    return f"{errors.pods[worst]}: Q does not come with P" if apart[worst] > _LEAST_KW else ""
+    return f"{errors.pods[worst]}: Q does not come with P" if apart[worst] > LEAST_KW else ""
 
 
 def _outside(shares: tuple[Floats, ...], rules: Rules) -> str:
@@ -334,7 +335,7 @@ def _ball(shares: tuple[Floats, ...], rules: Rules) -> float:
 
 
 def _deliveries(case: Circumstances) -> Iterator[Finding]:
-    failed = [each for each in case.deliveries if each.beyond_kw > _LEAST_KW]
+    failed = [each for each in case.deliveries if each.beyond_kw > LEAST_KW]
     if failed:
         weights = [case.weight(each.pod, each.off_kw) * each.beyond_kw / abs(each.off_kw) for each in failed]
         weight, worst, others = _worst(weights, [each.beyond_kw for each in failed])
@@ -346,7 +347,7 @@ def _deliveries(case: Circumstances) -> Iterator[Finding]:
 
 
 def _off_schedule(case: Circumstances) -> Iterator[Finding]:
-    off = [(pod, kw) for pod, kw in case.off_kw if abs(kw) > _LEAST_KW]
+    off = [(pod, kw) for pod, kw in case.off_kw if abs(kw) > LEAST_KW]
     if off:
         weight, worst, others = _worst([case.weight(*each) for each in off], [abs(kw) for _, kw in off])
         pod, kw = off[worst]
@@ -356,9 +357,9 @@ def _off_schedule(case: Circumstances) -> Iterator[Finding]:
 
 def _worst(weights: Sequence[float], sizes_kw: Sequence[float]) -> tuple[float, int, int]:
     """The largest weight, whose it is, and how many others have one; by size if none has."""
-    if max(weights) <= _LEAST_KW:
+    if max(weights) <= LEAST_KW:
         return 0.0, int(np.argmax(sizes_kw)), len(sizes_kw) - 1
-    return max(weights), int(np.argmax(weights)), sum(weight > _LEAST_KW for weight in weights) - 1
+    return max(weights), int(np.argmax(weights)), sum(weight > LEAST_KW for weight in weights) - 1
 
 
 def _signed(value: float, unit: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from cosim.report.canvas import SERIES, Drawing, Key, course, level, panels, svg_of, time_axis
 from cosim.report.figures import axis_of
-from cosim.report.indicators import Indicator, indicators_of
+from cosim.report.indicator import Indicator
+from cosim.report.indicators import indicators_of
 from cosim.report.reading import WITH, Reading
 
 

@@ -74,17 +74,17 @@ def axis_of(reading: Reading, most: int = 400) -> TimeAxis:
 
 
 def head(axis: TimeAxis, salt: str) -> Drawing | None:
-    """Head power with and without orders, as estimated, and the thresholds."""
+    """Head power with and without orders and activation, as estimated, and the thresholds."""
     reading = axis.reading
     true, idle = reading.total(f"{WITH}/head/p_kw"), reading.total_without("head/p_kw")
     if true is None:
         return None
     figure, (axes,) = panels([2.7])
-    keys = [Key("true" if idle is None else "with orders", "blue")]
+    keys = [Key("true" if idle is None else f"with {reading.acts}", "blue")]
     level(axes, 0.0)
     if idle is not None:
         course(axes, axis.at, axis.groups, idle, "none", "--", 1.0, "edges")
-        keys.append(Key("without orders", "none", "dash"))
+        keys.append(Key(f"without {reading.acts}", "none", "dash"))
     estimated = reading.total("estimator/head/p_kw")
     if estimated is not None:
         course(axes, axis.at, axis.groups, estimated, "red", width=1.7, spread="mean")
@@ -96,7 +96,7 @@ def head(axis: TimeAxis, salt: str) -> Drawing | None:
     keys += [Key("threshold", "purple", "dots")] if thresholds_kw else []
     axes.set_title("active power at the head [kW]: import above 0, reverse flow below")
     axis.under([axes])
-    note = axis.note("filled is its range, lines are means, the dashed ones the range without orders")
+    note = axis.note("filled is its range, lines are means, the dashed ones the range without")
     return Drawing("Head power", svg_of(figure, salt, "Head power over time"), tuple(keys), note)
 
 
@@ -261,7 +261,7 @@ def loadings(axis: TimeAxis, salt: str) -> Drawing | None:
 
 
 def loading_maxima(axis: TimeAxis, salt: str) -> Drawing | None:
-    """Highest loading of each branch, with and without orders."""
+    """Highest loading of each branch, with and without orders and activation."""
     found = _maxima(axis.reading, WITH)
     if found is None or not found[0]:
         return None
@@ -270,12 +270,12 @@ def loading_maxima(axis: TimeAxis, salt: str) -> Drawing | None:
     figure, (axes,) = panels([height_in], left_in=1.9)
     rows = np.arange(len(names))
     axes.barh(rows, highest, height=0.7, color=colour("blue"))
-    keys = [Key("true" if not axis.reading.compared else "with orders", "blue", "area")]
+    keys = [Key(f"with {axis.reading.acts}" if axis.reading.compared else "true", "blue", "area")]
     other = _maxima(axis.reading, WITHOUT) if axis.reading.compared else None
     if other is not None:
         without = dict(zip(*other, strict=True))
         axes.plot([without.get(name, np.nan) for name in names], rows, "|", color=colour("ink"), ms=8, mew=1.6)
-        keys.append(Key("without orders", "ink", "tick"))
+        keys.append(Key(f"without {axis.reading.acts}", "ink", "tick"))
     if float(highest[0]) > 0.9:
         axes.axvline(1.0, color=colour("ink"), linewidth=0.8, linestyle="--")
     axes.set_ylim(len(names) - 0.4, -0.6)

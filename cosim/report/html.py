@@ -18,7 +18,7 @@ from cosim.clock import format_duration
 from cosim.errors import ResultError
 from cosim.io.disk import reason
 from cosim.io.results import open_results
-from cosim.report import figures, figures_sensing
+from cosim.report import figures, figures_market, figures_sensing
 from cosim.report.accuracy import (
     ALL_SITES,
     ChannelError,
@@ -32,14 +32,17 @@ from cosim.report.accuracy import (
 )
 from cosim.report.breakdown import DayFigures, WallTime, days, wall_times
 from cosim.report.canvas import COLOURS, Drawing, style
+from cosim.report.causes import Cause, Residual
 from cosim.report.comparison import Comparison, compare
 from cosim.report.figures import TimeAxis, axis_of
-from cosim.report.indicators import Indicator, indicators_of
+from cosim.report.indicator import Indicator
+from cosim.report.indicators import indicators_of
 from cosim.report.layout import number
+from cosim.report.market import Gate, gates, local_moment, residuals_of, unexplained
 from cosim.report.reading import Reading, moment
 from cosim.scenario.document import as_yaml
 
-_ORDERS = 500
+_ROWS = 500
 _STATES = {
     "running": "This run has not ended, or its process was killed",
     "failed": "This run failed",
@@ -49,6 +52,9 @@ _STATES = {
 Maker = Callable[[TimeAxis, str], Drawing | None]
 _GRID: tuple[Maker, ...] = (
     figures.head, figures.storage, figures.voltage_band, figures.voltage_map, figures.loadings, figures.loading_maxima,
+)  # fmt: skip
+_MARKET: tuple[Maker, ...] = (
+    figures_market.limits, figures_market.activations, figures_market.cost, figures_market.forecast_errors,
 )  # fmt: skip
 _ESTIMATES: tuple[Maker, ...] = (figures_sensing.sites, figures_sensing.errors)
 _MEASUREMENTS: tuple[Maker, ...] = (figures_sensing.quality, figures_sensing.measured)
@@ -68,6 +74,11 @@ class Section:
     facts: tuple[tuple[str, str], ...]
     indicators: tuple[Indicator, ...]
     days: tuple[DayFigures, ...]
+    acts: str
+    market: tuple[Drawing, ...]
+    residuals: tuple[tuple[str, Residual], ...]
+    unexplained: str
+    gates: tuple[Gate, ...]
     grid: tuple[Drawing, ...]
     estimates: tuple[Drawing, ...]
     measurements: tuple[Drawing, ...]
@@ -114,7 +125,7 @@ def _page(sections: Sequence[Section], compared: Comparison | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.globals["all_sites"] = ALL_SITES
+    templates.globals |= {"all_sites": ALL_SITES, "most_rows": _ROWS, "unexplained": Cause.UNEXPLAINED}
     templates.filters |= {"number": number, "svg": Markup, "groupby_order": _grouped}
     page: str = templates.get_template("report.html").render(sections=sections, compared=compared, colours=COLOURS)
     return page
@@ -142,6 +153,7 @@ def _labels(readings: Sequence[Reading]) -> list[str]:
 
 def _section(reading: Reading, label: str, salt: str) -> Section:
     orders = _orders(reading)
+    left = tuple((local_moment(reading, row.t_s), row) for row in residuals_of(reading))
     head = head_error(reading)
     return Section(
         label=label,
@@ -154,6 +166,11 @@ def _section(reading: Reading, label: str, salt: str) -> Section:
         facts=_facts(reading),
         indicators=indicators_of(reading),
         days=days(reading) if reading.steps else (),
+        acts=reading.acts,
+        market=_drawn(reading, _MARKET, salt),
+        residuals=left,
+        unexplained=unexplained(reading),
+        gates=gates(reading),
         grid=_drawn(reading, _GRID, salt),
         estimates=_drawn(reading, _ESTIMATES, salt),
         measurements=_drawn(reading, _MEASUREMENTS, salt),
@@ -162,8 +179,8 @@ def _section(reading: Reading, label: str, salt: str) -> Section:
         meters=meter_quality(reading),
         channels=channel_errors(reading),
         faults=fault_counts(reading),
-        orders=orders[:_ORDERS],
-        orders_left_out=max(0, len(orders) - _ORDERS),
+        orders=orders[:_ROWS],
+        orders_left_out=max(0, len(orders) - _ROWS),
         wall_times=wall_times(reading),
         scenario=as_yaml(reading.scenario) if reading.scenario else "",
     )

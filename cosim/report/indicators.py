@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
@@ -23,33 +22,19 @@ from cosim.report.accuracy import (
     site_errors,
 )
 from cosim.report.breakdown import days, deepest, wall_times
+from cosim.report.indicator import Indicator
 from cosim.report.layout import aligned, number, shortened
+from cosim.report.market import market_indicators, unexplained
 from cosim.report.reading import WITH, WITHOUT, Reading, moment
 from cosim.units import SECONDS_PER_HOUR, energy_kwh
 
 HEAD, GRID, PREDICTION, STORAGE = "Head (import > 0)", "Grid", "Prediction before the run", "Storage"
 ESTIMATE, RUN = "Estimate and measurements", "Run"
-_WIDTH = 100
+_WIDTH = 120
 _DAYS_AS_TEXT = 14
 
 Measure = Callable[[Floats], tuple[float, str]]
 """A figure of a course of powers (n_time,), and a note on it."""
-
-
-@dataclass(frozen=True)
-class Indicator:
-    """One figure of a run: ``value`` in ``unit``, and the same ``without_orders`` where that can differ.
-
-    NaN is a value that could not be found. ``group`` is the heading it stands under; ``note`` tells when, where or of
-    what.
-    """
-
-    group: str
-    name: str
-    value: float
-    unit: str
-    without_orders: float | None = None
-    note: str = ""
 
 
 def indicators(results: Results) -> tuple[Indicator, ...]:
@@ -61,7 +46,7 @@ def indicators_of(reading: Reading) -> tuple[Indicator, ...]:
     """``indicators`` of what has been opened for a report."""
     if not reading.steps:
         return ()
-    parts = (_head, _grid, _prediction, _storage, _estimate, _run)
+    parts = (market_indicators, _head, _grid, _prediction, _storage, _estimate, _run)
     return tuple(indicator for part in parts for indicator in part(reading))
 
 
@@ -150,7 +135,7 @@ def _worst(violations: pd.DataFrame | None) -> str:
 
 def _prediction(reading: Reading) -> Iterator[Indicator]:
     prepared, course = reading.json("prepared"), reading.total(f"{WITH}/head/p_kw")
-    if not prepared or course is None:
+    if not prepared or course is None or reading.acts == "activation":  # the sizing knows nothing of resources
         return
     idle, steps = reading.total_without("head/p_kw"), np.arange(reading.steps)
     predicted, predicted_idle = prepared["head_min_kw"], prepared["head_min_idle_kw"]
@@ -224,11 +209,11 @@ def _run(reading: Reading) -> Iterator[Indicator]:
 
 
 def as_text(results: Results) -> str:
-    """The run in a table of at most 100 columns: what happened, with and without orders, as predicted, how good
-    estimates and measurements were."""
+    """The run in a table of at most 120 columns: what happened, with and without orders and activation, as predicted,
+    how good estimates and measurements were."""
     reading = Reading(results)
     found = [i for i in indicators_of(reading) if i.group not in (ESTIMATE, RUN)]
-    parts = [_title(reading), _indicator_lines(found), _day_lines(reading), _error_lines(reading)]
+    parts = [_title(reading), _indicator_lines(found, reading.title_with), _day_lines(reading), _error_lines(reading)]
     parts.append(_meter_lines(reading))
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
@@ -245,19 +230,24 @@ def _title(reading: Reading) -> list[str]:
         lines.append(f"NOT COMPLETE: {reading.steps}{of_planned} steps recorded; all below is about these")
     if reading.steps:
         step = f", steps of {format_duration(int(reading.step_s))}" if reading.step_s > 0 else ""
+        lines += [shortened(line, _WIDTH) for line in [unexplained(reading)] if line]
         lines.append(f"{moment(reading.local_time[0])} to {moment(reading.local_end)} {reading.zone}{step}")
     return lines
 
 
-def _indicator_lines(found: list[Indicator]) -> list[str]:
+def _indicator_lines(found: list[Indicator], title: str) -> list[str]:
+    if not found:
+        return []
     compared = any(i.without_orders is not None for i in found)
-    rows = [["", "with orders", "without", "", ""] if compared else ["", "", "", "", ""]]
-    for group, members in groupby(found, key=lambda i: i.group):
-        rows.append([group, "", "", "", ""])
-        for i in members:
-            without = "" if i.without_orders is None else number(i.without_orders, i.unit)
-            rows.append([f"  {i.name}", number(i.value, i.unit), without, "" if i.unit == "1" else i.unit, i.note])
-    return aligned(rows, left=(0, 3, 4), width=_WIDTH) if found else []
+    rows = [["", title, "without", "", ""] if compared else ["", "", "", "", ""]]
+    for i in found:
+        without = "" if i.without_orders is None else number(i.without_orders, i.unit)
+        rows.append([f"  {i.name}", number(i.value, i.unit), without, "" if i.unit == "1" else i.unit, i.note])
+    heading, *lines = aligned(rows, left=(0, 3, 4), width=_WIDTH)
+    text = [heading]
+    for group, members in groupby(zip(found, lines, strict=True), key=lambda each: each[0].group):
+        text += [group, *(line for _, line in members)]
+    return text
 
 
 def _day_lines(reading: Reading) -> list[str]:
@@ -269,7 +259,7 @@ def _day_lines(reading: Reading) -> list[str]:
         title += f" (the {_DAYS_AS_TEXT} deepest of {len(found)} days)"
         deepest_days = sorted(found, key=lambda d: np.nanmin([d.head_min_kw, d.head_min_idle_kw or 0.0, 0.0]))
         found = tuple(sorted(deepest_days[:_DAYS_AS_TEXT], key=lambda d: d.day))
-    rows = [["  day", "with orders", "at", "without", "at", "predicted"]]
+    rows = [["  day", reading.title_with, "at", "without", "at", "predicted"]]
     rows += [
         [
             f"  {d.day}",

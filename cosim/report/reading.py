@@ -135,6 +135,11 @@ class Reading:
         return " and ".join(["orders"] * ordered + ["activation"] * activated)
 
     @property
+    def title_with(self) -> str:
+        """The heading, a short one, of figures that are compared."""
+        return {"activation": "activated", "orders and activation": "with both"}.get(self.acts, "with orders")
+
+    @property
     def compared(self) -> bool:
         """Whether there is a course without orders and activation that may differ from the one with them."""
         return bool(self.acts) and any(p.startswith(f"{WITHOUT}/") for p in self._signals)

@@ -279,7 +279,10 @@ def test_market_messages_are_not_empty(recorded: Recorded) -> None:
     ):
         taken = [value for _, inputs in recorded.steps[name] for value in inputs[model][attribute].values()]
         assert sum(len(value) > 0 for value in taken) >= 3, f"{name}/{model}"
-    sellers = {award["bid"].partition("/")[0] for _, i in recorded.steps["aggregator"] for award in i["award"]["awards"]["market.award"]}
+    awards = [
+        award for _, inputs in recorded.steps["aggregator"] for award in inputs["award"]["awards"]["market.award"]
+    ]
+    sellers = {award["bid"].partition("/")[0] for award in awards}
     assert sellers == {"aggregator", "homes"}
 
 

@@ -10,7 +10,8 @@ from small_result import NASTY, bare_file, killed_file, result_file
 from cosim.io.results import Results, open_results
 from cosim.report.accuracy import ALL_SITES, channel_errors, fault_counts, head_error, meter_quality, site_errors
 from cosim.report.breakdown import days, wall_times
-from cosim.report.indicators import Indicator, _notes, as_text, indicators, timing_text
+from cosim.report.indicator import Indicator
+from cosim.report.indicators import _notes, as_text, indicators, timing_text
 from cosim.report.reading import Reading
 
 

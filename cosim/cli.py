@@ -1,4 +1,4 @@
-"""``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list.
+"""``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list, clear, schemes.
 
 Exit codes: 0 done; 1 the run or an outside service failed; 2 wrong input; 130 interrupted. A user's mistake gives one
 clear message on stderr, never a traceback. Rooms are imported by the command that needs them, so that all start fast.
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cosim.coordination_cli import add_commands
 from cosim.errors import CosimError, Fault, InputError, ScenarioError
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--max-messages", type=int, metavar="N", help="stop after so many messages")
     listing = command("list", "list feeders, scenarios, results, methods, simulators", _list)
     listing.add_argument("kind", nargs="?", choices=["feeders", "scenarios", "results", "simulators"])
+    add_commands(command)
     return parser
 
 

@@ -9,6 +9,7 @@ from cosim.coordination.grid import Grid, area_of
 from cosim.coordination.topology import TopologicalMatrix
 from cosim.domain.market import Bid, Need, Resource
 from cosim.market.planes import LimitSettings
+from cosim.units import SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,10 @@ class CoordinationCase:
         """Bus of each area."""
         return {name: area.bus for name, area in self.areas.items()}
 
-    def of_side(self, side: str, area: str | None = None) -> tuple[Bid, ...]:
-        """Bids of resources at transmission (T) or at distribution (D), there of one area if given."""
-        places = {bid.id: place_of(bid, self.resources) for bid in self.bids}
-        return tuple(
-            bid
-            for bid in self.bids
-            if (places[bid.id] != "") == (side == "D") and (area is None or places[bid.id] == area)
-        )
+    @property
+    def mtu_h(self) -> float:
+        """Length of the MTU [h]."""
+        return self.mtu_s / SECONDS_PER_HOUR
 
 
 def place_of(bid: Bid, resources: Mapping[str, Resource]) -> str:

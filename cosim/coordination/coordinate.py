@@ -16,7 +16,6 @@ from cosim.coordination.telling import Own
 from cosim.domain.market import Award
 from cosim.errors import MarketError
 from cosim.market.program import Solver
-from cosim.units import SECONDS_PER_HOUR
 
 MARKET = "IMO"
 SELLERS = "AGG"
@@ -137,7 +136,6 @@ def _result(case: CoordinationCase, scheme: Scheme, parties: Sequence[Party], lo
     ]
     dispatch = dispatch_of([found for _, found in binding])
     paid: dict[str, float] = {}
-    h = case.mtu_s / SECONDS_PER_HOUR
     for who, found in binding:
         for payer, eur in _paid(case, who, scheme.stages[found.stage], found):
             paid[payer] = paid.get(payer, 0.0) + eur
@@ -147,7 +145,9 @@ def _result(case: CoordinationCase, scheme: Scheme, parties: Sequence[Party], lo
         outcomes=outcomes,
         awards=tuple(award for _, found in binding for award in _awards(case, found)),
         dispatch_kw=dispatch,
-        cost_eur=sum(each.kw * each.price_eur_per_kwh * h for _, found in binding for each in found.bought.values()),
+        cost_eur=sum(
+            each.kw * each.price_eur_per_kwh * case.mtu_h for _, found in binding for each in found.bought.values()
+        ),
         paid_eur=paid,
         overloads=overloads(case, dispatch),
         balance=balance_of(case, dispatch),
@@ -156,9 +156,9 @@ def _result(case: CoordinationCase, scheme: Scheme, parties: Sequence[Party], lo
 
 
 def _paid(case: CoordinationCase, who: str, stage: Stage, found: StageOutcome) -> Iterator[tuple[str, float]]:
-    """What each party pays in a stage, below zero what it gets: for bids, on curves and at an interface with a price (the
-    TSO to the DSO of the area), for demand (BRPs to the TSO)."""
-    h = case.mtu_s / SECONDS_PER_HOUR
+    """What each party pays in a stage, below zero what it gets: for bids, on curves and at an interface with a price
+    (the TSO to the DSO of the area), for demand (BRPs to the TSO)."""
+    h = case.mtu_h
     yield from payments(found.bought, h).items()
     to_areas = {area: eur for area, (_, eur) in found.on_curve.items()}
     if stage.balance == "priced":

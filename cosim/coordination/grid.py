@@ -24,6 +24,7 @@ COUNTERPART: Final = "counterpart"
 """A POD without a place: whoever stands on the other side of a balance."""
 INTERFACE: Final = "interface"
 _REACTIVE: Final = ":q"
+_FAR_KW: Final = 1e4
 
 
 @dataclass(frozen=True)
@@ -152,20 +153,23 @@ def with_counterpart(grid: Grid) -> Grid:
 
 
 def held_in_kvar(grid: Grid, import_kw: float) -> Grid:
-    """Its head counted in reactive power; active power there is a limited quantity: no more, no less than a change by
-    ``import_kw``."""
+    """Its head counted in reactive power; active power there is limited: no more, no less than a change by
+    ``import_kw``, each side a quantity that is at its limit when it is kept, whatever the forecast errors. Raises
+    BidError as `joined` does."""
     rows = grid.rows
+    far_kw = _FAR_KW + 10.0 * float(np.abs(rows.p_kw).sum())
     held = replace(
         rows,
-        conductors=(*rows.conductors, INTERFACE),
-        i_a=np.append(rows.i_a, -import_kw),
-        i_by_p=np.vstack([rows.i_by_p, rows.head_by_p]),
-        i_by_q=np.vstack([rows.i_by_q, rows.head_by_q]),
-        i_max_a=np.append(rows.i_max_a, 0.0),
+        conductors=(*rows.conductors, *(f"{INTERFACE} {side}" for side in ("import", "export"))),
+        i_a=np.append(rows.i_a, [far_kw - import_kw, far_kw + import_kw]),
+        i_by_p=np.vstack([rows.i_by_p, rows.head_by_p, -rows.head_by_p]),
+        i_by_q=np.vstack([rows.i_by_q, rows.head_by_q, -rows.head_by_q]),
+        i_max_a=np.append(rows.i_max_a, [far_kw, far_kw]),
         head_by_p=grid.q_head_by_p,
         head_by_q=grid.q_head_by_q,
     )
-    return replace(grid, rows=held, q_head_by_p=rows.head_by_p, q_head_by_q=rows.head_by_q)
+    turned = replace(grid, rows=held, q_head_by_p=rows.head_by_p, q_head_by_q=rows.head_by_q, uncertainty=None)
+    return _with_errors(turned, grid)
 
 
 def without_limits(grid: Grid) -> Grid:
@@ -271,7 +275,9 @@ def _with_errors(whole: Grid, area: Grid) -> Grid:
     if band is None:
         return whole
     if band.base == "residual" or band.set.loadings is not None or (before is not None and before.set != band.set):
-        problem = "areas cleared together with transmission have forecast errors of one kind, of each POD by itself"
+        problem = (
+            "with transmission, or by reactive power, areas have forecast errors of one kind, of each POD by itself"
+        )
         raise BidError(Fault(problem, key="uncertainty", allowed="a box or a budget on the baseline, the same in all"))
     i, v = np.isin(rows.conductors, own.conductors), np.isin(rows.nodes, own.nodes)
     none = np.zeros(len(own.pods))

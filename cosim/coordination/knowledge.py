@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from cosim.coordination.case import Area
 from cosim.coordination.flows import GATE, outcome_type
@@ -33,6 +33,7 @@ from cosim.domain.market import Bid, Need, Resource
 
 MailKey = tuple[MessageType, str, str]
 """Type, stage and sender: a newer message of the same takes its place."""
+_CAPPED_BY: Final[Mapping[str, MessageType]] = {"caps": "BID_CAP", "validated": "VALIDATION"}
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class Knowledge:
             return dict(self.outcomes[name].caps) if name in self.outcomes else caps
         for used in stage.uses:
             for kind, body in self.heard(stage, used):
-                if kind in ("BID_CAP", "VALIDATION") and isinstance(body, Quantities):
+                if kind == _CAPPED_BY.get(stage.admit) and isinstance(body, Quantities):
                     caps |= body.kw
         return caps
 
@@ -189,7 +190,7 @@ class Knowledge:
         lights: list[Light] = []
         for used in stage.uses:
             for _, body in self.heard(stage, used):
-                if isinstance(body, Lights):
+                if isinstance(body, Lights) and stage.admit == "caps":
                     check_version(self.own.matrix_version, body.topology_version, body.area)
                     lights += body.lights
         return tuple(lights)
@@ -258,7 +259,7 @@ class _Awards:
         for bid, stage in self.by_stage:
             if bid in known and self.locked.get(bid, 0.0) + self.used.get(bid, 0.0) > SMALL_KW:
                 for name in known[bid].members:
-                    found.setdefault(name, []).append(Taken(stage, known[bid].direction))
+                    found.setdefault(name, []).append(Taken(stage, known[bid].direction, bid in self.locked))
         return {name: tuple(awards) for name, awards in found.items()}
 
 

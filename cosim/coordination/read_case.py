@@ -157,7 +157,7 @@ def _transmission(entry: TransmissionEntry, areas: Mapping[str, Area]) -> Grid:
     for area in areas.values():
         load[area.bus] = load.get(area.bus, 0.0) + area.grid.import_kw
     if not lines:  # a copper plate: one bus for all
-        return dc_grid("", lines, entry.slack, {})
+        return dc_grid("", lines, entry.slack, {entry.slack: sum(load.values())})
     grid = dc_grid("", lines, entry.slack, load)
     if entry.voltage is None:
         return grid

@@ -52,7 +52,9 @@ class Stage(Part):
         "capacity", description="what of an award in an earlier stage is out: its kW, also the other direction, or all"
     )
     reversal: Literal["forbid", "pay_both", "buy_back"] = Field(
-        "forbid", description="going back on earlier awards: not at all, by paying the other direction, or undone"
+        "forbid",
+        description="going back on earlier awards: not at all, by paying the other direction too, or by undoing its "
+        "own at their price before that",
     )
     objective: Objective = Field("least_cost", description="what is looked for")
     limits: Literal["meet", "no_worse"] = Field(

@@ -11,17 +11,17 @@ from cosim.coordination.messages import AreaCurve
 from cosim.coordination.scheme import Stage
 from cosim.coordination.traffic_light import Light
 from cosim.domain.market import Bid, Direction, Need, PriceStep, Resource
-from cosim.units import SECONDS_PER_HOUR
 
 SMALL_KW = 1e-6
 
 
 @dataclass(frozen=True)
 class Taken:
-    """An award of an earlier stage on a resource."""
+    """An award of an earlier stage on a resource; whether the solver can undo it."""
 
     stage: str
     direction: Direction
+    own: bool = True
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,6 @@ class Situation:
     curves: tuple[AreaCurve, ...] = ()
     target_kw: Mapping[str, float] = field(default_factory=dict)
     target_kvar: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def mtu_h(self) -> float:
-        return self.mtu_s / SECONDS_PER_HOUR
 
 
 @dataclass(frozen=True)
@@ -134,8 +130,8 @@ def _excluded(stage: Stage, now: Situation, bid: Bid) -> str:
         for award in now.taken.get(name, ()):
             if stage.exclude == "resource":
                 return f"resource activated in {award.stage}"
-            against = award.direction is bid.direction.opposite
-            if against and (stage.exclude == "direction" or stage.reversal != "pay_both"):
+            free = stage.reversal == "pay_both" or (stage.reversal == "buy_back" and award.own)
+            if award.direction is bid.direction.opposite and (stage.exclude == "direction" or not free):
                 return f"activated {award.direction.value} in {award.stage}"
     return ""
 

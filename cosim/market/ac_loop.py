@@ -9,7 +9,7 @@ import numpy as np
 
 from cosim.domain.frames import Floats
 from cosim.market.case import ClearingCase
-from cosim.market.clearing import clear
+from cosim.market.clearing import binding_rows, clear
 from cosim.market.growth import LimitKey
 from cosim.market.highs import Highs
 from cosim.market.network import NetworkRows
@@ -71,8 +71,10 @@ def clear_with_ac(
     schedule = [(network.p_kw, network.q_kvar) for network in case.networks]
     margins = [np.zeros((len(network.names), 2)) for network in case.networks]
     largest: list[float] = []
+    binding: list[tuple[LimitKey, int]] = []
     while True:
-        clearing = clear(replace(case, margins=tuple(margins)), solver)
+        clearing = clear(replace(case, margins=tuple(margins)), solver, binding)
+        binding = [(row.key, row.plane) for row in binding_rows(clearing)]
         states = [network.state(clearing.solution.x) for network in clearing.networks]
         points = [network.powers(state) for network, state in zip(clearing.networks, states, strict=True)]
         checks = [

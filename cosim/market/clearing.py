@@ -32,14 +32,17 @@ _ROUGH_DIGITS = 6  # a solver of so few digits may find rows contradictory that 
 _ROOM_KW = 1e-8
 
 
-def clear(case: ClearingCase, solver: Solver | None = None) -> Clearing:
+def clear(case: ClearingCase, solver: Solver | None = None, begin: Sequence[tuple[LimitKey, int]] = ()) -> Clearing:
     """The plan of least cost (or of the case's other objective) and all that is known of it.
+
+    ``begin``: limits and planes to start with, those that bound in a plan for nearly the same case; the plan is the
+    same without, only later.
 
     When a solver's time ends before a plan with integers is proven the best, its decisions stay as they are and only
     the rest is adjusted to limits found later; `Clearing.stopped` and `gap` tell. Raises MarketError naming the rows if
     hard rows contradict each other or the cost has no bound, SolverError if no plan is found in time.
     """
-    search = _Search(case, solver or Highs())
+    search = _Search(case, solver or Highs(), begin)
     solution = search.run()
     return _outcome(search, solution)
 
@@ -47,7 +50,7 @@ def clear(case: ClearingCase, solver: Solver | None = None) -> Clearing:
 class _Search:
     """A program on its way to a plan that violates nothing."""
 
-    def __init__(self, case: ClearingCase, solver: Solver) -> None:
+    def __init__(self, case: ClearingCase, solver: Solver, begin: Sequence[tuple[LimitKey, int]]) -> None:
         self.case, self.solver = case, solver
         self.offers = offers_of(case)
         self.networks = tuple(MtuNetwork(case, self.offers, t) for t in range(case.n_mtu))
@@ -56,6 +59,8 @@ class _Search:
         self.bound_eur: float | None = None  # no plan costs less; known when the solver's time has ended
         if not case.settings.lazy:
             self.program = self.growth.grown(self.program, self.growth.every())
+        elif begin:
+            self.program = self.growth.grown(self.program, self.growth.of(begin))
 
     def run(self) -> Solution:
         """Solve, add what the solution violates, and again."""

@@ -70,7 +70,8 @@ class CouplingRows:
 
     def _stored(self, limit: StorageLimit, used: Used) -> None:
         """charge - discharge is its power; energy grows by what is charged and shrinks by what is discharged, each with
-        its efficiency."""
+        its efficiency. It charges by no more than its schedule does and the awards downward, and discharges alike: that
+        is true of what goes one way only, and leaves little reason to burn energy by going both ways at once."""
         h, before = self._mtu_h, None
         for t, base_kw in enumerate(limit.baseline_p_kw):
             cap_kw = float(self._offers.mtus[t].cap_kw[self._index[limit.resource]])
@@ -81,6 +82,11 @@ class CouplingRows:
             energy = self._columns.add(0.0, least, limit.energy_max_kwh)
             power = {charge: 1.0, discharge: -1.0, **self._change(limit.resource, t, -1.0, used)}
             self._rows.add(power, base_kw, base_kw, self._tag("power", t, limit))
+            downward = {} if used == "upward" else self._change(limit.resource, t, -1.0, "downward")
+            upward = {} if used == "downward" else self._change(limit.resource, t, 1.0, "upward")
+            one_way_tag = self._tag("one_way", t, limit)
+            self._rows.add({charge: 1.0, **downward}, -math.inf, max(base_kw, 0.0), one_way_tag)
+            self._rows.add({discharge: 1.0, **upward}, -math.inf, max(-base_kw, 0.0), one_way_tag)
             gain = {energy: 1.0, charge: -limit.charge_efficiency * h, discharge: h / limit.discharge_efficiency}
             start_kwh = limit.energy_kwh if before is None else 0.0
             if before is not None:

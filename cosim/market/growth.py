@@ -16,6 +16,9 @@ from cosim.market.program import Program, Rows, RowTag, joined_rows
 from cosim.market.terms import BudgetTerms, LinearRows, MtuNetwork, Selected
 
 
+_FIRST = 4  # limits of a kind and MTU that enter in the first round
+
+
 class LimitKey(NamedTuple):
     """A limit: MTU, number of its family, and which of it."""
 
@@ -39,6 +42,7 @@ class NetworkGrowth:
         """``start``: values of the first columns with the locked awards alone."""
         self._case, self._networks = case, networks
         self._start = [network.state(start) for network in networks] if case.settings.no_worse else []
+        self._most = _FIRST
         self.columns: dict[LimitKey, LimitColumns] = {}
         self._present: dict[LimitKey, set[int]] = {}
 
@@ -50,11 +54,22 @@ class NetworkGrowth:
             for number, family in enumerate(network.families)
         ]
 
+    def of(self, planes: Sequence[tuple[LimitKey, int]]) -> list[tuple[MtuNetwork, Selected]]:
+        """Those planes, by MTU and family."""
+        chosen: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for key, plane in planes:
+            chosen.setdefault((key.mtu, key.family), []).append((key.limit, plane))
+        return [
+            (self._networks[mtu], Selected(family, *np.array(sorted(pairs), dtype=np.int64).T))
+            for (mtu, family), pairs in sorted(chosen.items())
+        ]
+
     def violated(self, x: Floats) -> list[tuple[MtuNetwork, Selected]]:
-        """Planes that the values ``x`` violate, by limit, without those that the program has."""
+        """Planes that the values ``x`` violate, by limit, without those that the program has: the worst first, twice as
+        many each time. Neighbours in the network are violated together, and what cures one mostly cures all."""
         found = []
         for network in self._networks:
-            for selected in network.violated(network.state(x)):
+            for selected in network.violated(network.state(x), self._most):
                 new = [
                     plane not in self._present.get(LimitKey(network.mtu, selected.family, limit), ())
                     for limit, plane in zip(selected.limit.tolist(), selected.plane.tolist(), strict=True)
@@ -62,6 +77,7 @@ class NetworkGrowth:
                 left = np.array(new)
                 if left.any():
                     found.append((network, Selected(selected.family, selected.limit[left], selected.plane[left])))
+        self._most = math.ceil(1.5 * self._most)
         return found
 
     def grown(self, program: Program, planes: Sequence[tuple[MtuNetwork, Selected]]) -> Program:

@@ -174,8 +174,8 @@ class MtuNetwork:
         more_kw, more_kvar = self._uncertainty.errors(xi)
         return (more_kw, more_kvar) if state.scale is None else (more_kw * state.scale, more_kvar * state.scale)
 
-    def violated(self, state: MtuState) -> list[Selected]:
-        """Of every limit that does not hold, the worst plane and its neighbours."""
+    def violated(self, state: MtuState, most: int | None = None) -> list[Selected]:
+        """Of limits that do not hold the worst plane and its neighbours: of all, or of the ``most`` worst of a family."""
         found = []
         for number, family in enumerate(self.families):
             over, at = self.excess(number, state)
@@ -183,6 +183,9 @@ class MtuNetwork:
             broken = np.flatnonzero(over[np.arange(len(at)), worst] > VIOLATION_KW * self.scale_kw[family.quantity[at]])
             if not len(broken):
                 continue
+            if most is not None and len(broken) > most:
+                excess_pu = over[broken, worst[broken]] / family.limit[at[broken]]
+                broken = np.sort(broken[np.argsort(-excess_pu, kind="stable")[:most]])
             around = (worst[broken][:, None] + np.array([-1, 0, 1])) % family.weight.shape[1]
             limit = np.repeat(at[broken], 3)
             pairs = np.unique(np.stack([limit, around.ravel()]), axis=1)

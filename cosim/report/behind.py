@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def buses_behind(terminals: Iterable[str], branch: str, head_bus: str) -> frozenset[str]:
-    """Buses that ``head_bus`` reaches only through ``branch``: empty for one in a loop, or above the head.
+    """Buses that ``head_bus`` reaches only through ``branch``; none for a branch in a loop.
 
     ``terminals`` are ends ``branch@BUS`` of branches in service.
     """

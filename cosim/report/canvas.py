@@ -80,7 +80,7 @@ class Key:
 
     label: str
     colour: str
-    kind: Literal["line", "dash", "dots", "area", "faint", "tick", "point"] = "line"
+    kind: Literal["line", "dash", "dots", "area", "faint", "tick", "point", "cross"] = "line"
 
 
 @dataclass(frozen=True)

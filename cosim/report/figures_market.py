@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from cosim.domain.frames import Floats
 from cosim.report.canvas import SERIES, Drawing, Key, colour, course, level, panels, svg_of
@@ -20,6 +21,9 @@ from cosim.units import SECONDS_PER_DAY
 _PANELS = 4
 _PANEL_NAME = 60
 _BINS, _REACH = 60, 3.0
+_LEAST_PERCENT = 50.0
+_SAME_EUR_PER_KWH = 1e-6
+_CURRENT = f"current [% of its limit], from {_LEAST_PERCENT:g} % up"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def limits(axis: TimeAxis, salt: str) -> Drawing | None:
     shown = [] if run is None else _held(run)
     if run is None or not shown:
         return None
-    figure, rows = panels([1.35] * len(shown))
+    figure, rows = panels([1.6] * len(shown))
     for axes, held in zip(rows, shown, strict=True):
         idle = _course(run, WITHOUT, held) if run.reading.compared else None
         if idle is not None:
@@ -50,6 +54,8 @@ def limits(axis: TimeAxis, salt: str) -> Drawing | None:
         if true is not None:
             course(axes, axis.at, axis.groups, true, "blue", width=1.2)
         level(axes, held.limit, "ink", ":", 1.4)
+        if held.unit == _CURRENT:
+            axes.set_ylim(bottom=_LEAST_PERCENT)
         axes.set_title(f"{shortened(held.name, _PANEL_NAME)}: {held.unit}")
     axis.under(rows)
     keys = [Key(f"with {run.reading.acts}", "blue")]
@@ -71,7 +77,7 @@ def _held(run: MarketRun) -> list[Held]:
     for row in found.drop_duplicates(["element", "phase", "quantity"]).to_dict("records"):
         element, limit = str(row["element"]), float(row["limit"])
         if row["quantity"] == "i_a":
-            held = Held(element, "terminal/i_a", element, 100.0, 100.0 / limit, "current [% of its limit]")
+            held = Held(element, "terminal/i_a", element, 100.0, 100.0 / limit, _CURRENT)
             shown.setdefault(element.partition("@")[0], held)
         else:
             node = f"{element}.{int(row['phase'])}"
@@ -117,17 +123,18 @@ def activations(axis: TimeAxis, salt: str) -> Drawing | None:
 
 
 def _ranked(run: MarketRun) -> tuple[list[str], Floats]:
-    """Names of the resources activated most, and what is ordered of each (n_step, n_name) [kW], up > 0; the others
-    together where there are more than colours."""
-    energy = np.abs(run.ordered_kw).sum(axis=0)
-    order = [int(k) for k in np.argsort(-energy, kind="stable") if energy[k] > 0.0]
+    """Names of what was activated, most first, and what is ordered of each (n_step, n_name) [kW], up > 0: resources;
+    where these are more than colours, entries of the scenario, or resources with the others together."""
     up_kw, names = -run.ordered_kw[run.step_mtu], list(run.pod_of)
+    entries = [name.partition(":")[0] for name in names]
+    if len(names) > len(SERIES) and 1 < len(set(entries)) <= len(SERIES):
+        names = list(dict.fromkeys(entries))
+        up_kw = np.stack([up_kw[:, [entry == name for entry in entries]].sum(axis=1) for name in names], axis=1)
+    energy = np.abs(up_kw).sum(axis=0)
+    order = [int(k) for k in np.argsort(-energy, kind="stable") if energy[k] > 0.0]
     shown, others = (order, []) if len(order) <= len(SERIES) else (order[: len(SERIES)], order[len(SERIES) :])
-    found = up_kw[:, shown]
-    if not others:
-        return [names[k] for k in shown], found
-    rest = up_kw[:, others].sum(axis=1)[:, None]
-    return [*(names[k] for k in shown), f"{len(others)} others"], np.hstack([found, rest])
+    labels = [names[k] for k in shown] + [f"{len(others)} others"] * bool(others)
+    return labels, np.hstack([up_kw[:, shown], up_kw[:, others].sum(axis=1)[:, None]])[:, : len(labels)]
 
 
 def cost(axis: TimeAxis, salt: str) -> Drawing | None:
@@ -136,25 +143,37 @@ def cost(axis: TimeAxis, salt: str) -> Drawing | None:
     if run is None or run.awards.empty:
         return None
     days = axis.reading.local_time.normalize().unique()
-    several = len(days) > 1
-    figure, rows = panels([1.4, 1.3] if several else [1.6])
     mean, highest = _prices(run)
-    course(rows[0], axis.at, axis.groups, highest, "none", width=1.0, spread="top")
-    course(rows[0], axis.at, axis.groups, mean, "blue", spread="mean")
-    rows[0].set_title("price paid [EUR/kWh]")
-    rows[0].set_ylim(bottom=min(0.0, float(np.nanmin(mean))))
-    keys = [Key("mean of the energy bought", "blue"), Key("highest", "none")]
+    priced, several = float(np.nanmax(highest)) - float(np.nanmin(mean)) > _SAME_EUR_PER_KWH, len(days) > 1
+    if not (priced or several):
+        return None
+    figure, rows = panels([1.4] * priced + [1.0] * several)
+    keys = _draw_prices(rows[0], axis, mean, highest) if priced else []
     if several:
-        paid, asked = _by_day(run, days)
-        noon = axis.at[0] + (days - axis.reading.local_time[0]).total_seconds().to_numpy() / SECONDS_PER_DAY + 0.5
-        rows[1].bar(noon, paid, width=0.7, color=colour("blue"))
-        if not np.allclose(paid, asked):
-            rows[1].plot(noon, asked, "_", color=colour("ink"), ms=12, mew=1.6)
-            keys.append(Key("a day at the prices asked", "ink"))
-        rows[1].set_title("paid in a day [EUR]")
+        keys += _draw_days(rows[-1], axis, *_by_day(run, days), days)
     axis.under(rows)
     svg = svg_of(figure, salt, "Prices paid over time and cost of each day")
-    return Drawing("Prices and cost", svg, tuple(keys), axis.note("lines are means, and the highest"))
+    return Drawing("Prices and cost", svg, tuple(keys), axis.note("lines are means, and the highest") if priced else "")
+
+
+def _draw_prices(axes: Axes, axis: TimeAxis, mean: Floats, highest: Floats) -> list[Key]:
+    several = bool(np.nanmax(highest - mean) > _SAME_EUR_PER_KWH)
+    if several:
+        course(axes, axis.at, axis.groups, highest, "none", width=1.0, spread="top")
+    course(axes, axis.at, axis.groups, mean, "blue", spread="mean")
+    axes.set_title("price paid [EUR/kWh]")
+    axes.set_ylim(bottom=min(0.0, float(np.nanmin(mean))))
+    return [Key("mean of the energy bought", "blue"), Key("highest", "none")][: 1 + several]
+
+
+def _draw_days(axes: Axes, axis: TimeAxis, paid: Floats, asked: Floats, days: pd.DatetimeIndex) -> list[Key]:
+    noon = axis.at[0] + (days - axis.reading.local_time[0]).total_seconds().to_numpy() / SECONDS_PER_DAY + 0.5
+    axes.bar(noon, paid, width=0.5, color=colour("blue"))
+    axes.set_title("paid in a day [EUR]")
+    if np.allclose(paid, asked):
+        return []
+    axes.plot(noon, asked, "_", color=colour("ink"), ms=12, mew=1.6)
+    return [Key("a day at the prices asked", "ink")]
 
 
 def _prices(run: MarketRun) -> tuple[Floats, Floats]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from cosim.report.causes import LEAST_KW, Cause, Residual
 from cosim.report.circumstances import violations_left
 from cosim.report.indicator import Indicator
 from cosim.report.layout import number
-from cosim.report.market_run import MarketRun, market_run
+from cosim.report.market_run import MarketRun, market_run, worst_percent
 from cosim.report.reading import Reading, moment
 
 MARKET, LEFT = "Local market", "MTUs with violations left, by cause"
@@ -39,11 +39,13 @@ class Gate:
 
 @dataclass(frozen=True)
 class Coverage:
-    """Shares [1] of forecast errors of P and of Q within their half-bands, and the share asked for, if any. Those
-    without an error and without a half-band do not count."""
+    """Shares [1] of forecast errors of P and of Q within their half-bands, over all and at the POD where they are
+    least; and the share asked for, if any. Those without an error and without a half-band do not count."""
 
     p: float
     q: float
+    least_p: tuple[str, float]
+    least_q: tuple[str, float]
     asked: float | None
 
 
@@ -63,10 +65,10 @@ def unexplained(reading: Reading) -> str:
     found = [row for row in residuals_of(reading) if row.cause is Cause.UNEXPLAINED]
     if not found:
         return ""
-    times = ", ".join(f"{local_moment(reading, row.t_s)} ({row.element})" for row in found[:3])
+    times = ", ".join(f"{local_moment(reading, row.t_s)} at {row.element}" for row in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    units = "an MTU has a violation" if len(found) == 1 else f"{len(found)} MTUs have violations"
-    return f"UNEXPLAINED: {units} that the market should have prevented, so there is a bug: {times}{more}"
+    units = "1 MTU has a violation" if len(found) == 1 else f"{len(found)} MTUs have violations"
+    return f"UNEXPLAINED (a bug): {units} that the market should have prevented: {times}{more}"
 
 
 def market_indicators(reading: Reading) -> Iterator[Indicator]:
@@ -96,11 +98,10 @@ def _energy(run: MarketRun) -> Iterator[Indicator]:
 
 def _cost(run: MarketRun) -> Iterator[Indicator]:
     awards = run.awards
-    kwh = awards["quantity_kw"] * run.mtu_h if len(awards) else pd.Series(dtype=np.float64)
+    kwh = float(awards["quantity_kw"].sum()) * run.mtu_h if len(awards) else 0.0
     for name, column in (("cost as bid", "bid_price_eur_per_kwh"), ("cost as paid", "price_eur_per_kwh")):
-        eur = float((kwh * awards[column]).sum()) if len(awards) else 0.0
-        note = f"{number(eur / float(kwh.sum()), 'EUR/kWh')} EUR/kWh on average" if len(awards) else ""
-        yield Indicator(MARKET, name, eur, "EUR", None, note)
+        note = f"{number(run.eur(column) / kwh, 'EUR/kWh')} EUR/kWh on average" if kwh > 0.0 else ""
+        yield Indicator(MARKET, name, run.eur(column), "EUR", None, note)
     yield Indicator(MARKET, "awards", float(len(awards)), "1")
     rounds = run.values("market/session/rounds").sum(axis=1)
     note = f"in {int((rounds > 0).sum())} steps, at most {rounds.max():.0f}" if rounds.any() else ""
@@ -118,25 +119,22 @@ def _units(run: MarketRun) -> Iterator[Indicator]:
 
 def _violations(run: MarketRun) -> Iterator[Indicator]:
     left, without = run.left, run.without
-    units, worst = (None, None) if without is None else (float(without["mtu"].nunique()), _worst_percent(without))
+    units, worst = (None, None) if without is None else (float(without["mtu"].nunique()), worst_percent(without))
     yield Indicator(MARKET, "MTUs with violations", float(left["mtu"].nunique()), "1", units, f"of {run.n_mtu}")
     at = ""
     if len(left):
         row = left.iloc[int(left["excess_percent"].to_numpy().argmax())]
         at = f"{local_moment(run.reading, float(row['t_s']))}, {row['element']}"
-    yield Indicator(MARKET, "worst violation", _worst_percent(left), "%", worst, at)
-
-
-def _worst_percent(violations: pd.DataFrame) -> float:
-    return float(violations["excess_percent"].max()) if len(violations) else 0.0
+    yield Indicator(MARKET, "worst violation", worst_percent(left), "%", worst, at)
 
 
 def _forecasts(run: MarketRun) -> Iterator[Indicator]:
     found = coverage(run)
     if found is not None:
-        asked = "PODs and MTUs" + ("" if found.asked is None else f"; asked for: {100.0 * found.asked:g} %")
-        yield Indicator(MARKET, "P within its half-band", 100.0 * found.p, "%", None, asked)
-        yield Indicator(MARKET, "Q within its half-band", 100.0 * found.q, "%", None, asked)
+        asked = "" if found.asked is None else f"asked for: {100.0 * found.asked:g} %; "
+        for name, share, (pod, least) in (("P", found.p, found.least_p), ("Q", found.q, found.least_q)):
+            note = "" if least == 1.0 else f"{asked}least {number(100.0 * least, '%')} % at {pod}"
+            yield Indicator(MARKET, f"{name} within its half-band", 100.0 * share, "%", None, note)
 
 
 def _causes(reading: Reading) -> Iterator[Indicator]:
@@ -154,7 +152,7 @@ def errors_in_half_bands(run: MarketRun) -> tuple[Floats, Floats] | None:
     if errors is None:
         return None
     first = np.arange(run.n_mtu) * run.steps_per_mtu
-    seen = np.isfinite(errors.p_kw[first]).all(axis=1)
+    seen = errors.looked_at[first]
     steps = np.diff([*first, run.reading.steps])[:, None]
 
     def shares(error: Floats, half: Floats) -> Floats:
@@ -171,13 +169,20 @@ def coverage(run: MarketRun) -> Coverage | None:
     shares = errors_in_half_bands(run)
     if shares is None or not len(shares[0]):
         return None
-    within = []
-    for xi in shares:
-        there = np.abs(xi[~np.isnan(xi)])
-        within.append(float((there <= 1.0 + _CLOSE).mean()) if there.size else float("nan"))
+    (p, least_p), (q, least_q) = (_within(xi, run.pods) for xi in shares)
     config = (run.reading.scenario.get("dso") or {}).get("forecast") or {}
     asked = config.get("coverage") if config.get("method") != "perfect" else None
-    return Coverage(within[0], within[1], asked)
+    return Coverage(p, q, least_p, least_q, asked)
+
+
+def _within(xi: Floats, pods: Sequence[str]) -> tuple[float, tuple[str, float]]:
+    """Share of errors (n_mtu, n_pod) within 1, and the POD where it is least; NaN without any error."""
+    there, inside = (~np.isnan(xi)).sum(axis=0), (np.abs(xi) <= 1.0 + _CLOSE).sum(axis=0)
+    if not there.any():
+        return float("nan"), ("", float("nan"))
+    of_pod = np.divide(inside, there, out=np.full(len(pods), np.inf), where=there > 0)
+    least = int(of_pod.argmin())
+    return float(inside.sum() / there.sum()), (pods[least], float(of_pod[least]))
 
 
 def gates(reading: Reading) -> tuple[Gate, ...]:
@@ -212,9 +217,9 @@ def _bought(run: MarketRun, mtu: int) -> dict[str, float]:
     rows = run.awards[run.awards["mtu"] == mtu]
     if rows.empty:
         return {"up_kw": 0.0, "down_kw": 0.0, "paid_eur": 0.0}
-    of = {name: float(rows["quantity_kw"][rows["direction"] == name].sum()) for name in ("up", "down")}
+    up_kw, down_kw = (float(rows["quantity_kw"][rows["direction"] == name].sum()) for name in ("up", "down"))
     paid_eur = float((rows["quantity_kw"] * rows["price_eur_per_kwh"]).sum()) * run.mtu_h
-    return {"up_kw": of["up"], "down_kw": of["down"], "paid_eur": paid_eur}
+    return {"up_kw": up_kw, "down_kw": down_kw, "paid_eur": paid_eur}
 
 
 def local_moment(reading: Reading, t_s: float) -> str:

@@ -38,8 +38,15 @@ class ForecastErrors:
 
     def at(self, step: int) -> PodErrors | None:
         """Errors in a step; None where nothing was expected."""
-        found = [values[step] for values in (self.p_kw, self.q_kvar, self.half_p_kw, self.half_q_kvar)]
-        return PodErrors(self.pods, *found) if np.isfinite(found[0]).all() else None
+        if not self.looked_at[step]:
+            return None
+        half = self.half_p_kw[step], self.half_q_kvar[step]
+        return PodErrors(self.pods, self.p_kw[step], self.q_kvar[step], *half)
+
+    @property
+    def looked_at(self) -> npt.NDArray[np.bool_]:
+        """Whether a session in real time looked at the MTU of each step (n_step,)."""
+        return np.asarray(np.isfinite(self.half_p_kw).all(axis=1))
 
 
 class MarketRun:
@@ -88,6 +95,10 @@ class MarketRun:
         """The step with which the gate in real time of an MTU closes; -1 for the first MTU."""
         return mtu * self.steps_per_mtu - 1
 
+    def eur(self, price: str) -> float:
+        """What is due for all awards [EUR] at the prices in a column of their table."""
+        return float((self.awards["quantity_kw"] * self.awards[price]).sum()) * self.mtu_h if len(self.awards) else 0.0
+
     @cached_property
     def left(self) -> pd.DataFrame:
         """Violations that count with activation, with ``mtu`` and ``excess_percent``."""
@@ -112,7 +123,7 @@ class MarketRun:
         table, errors = self.unsolved, self.errors
         if errors is None:
             return table
-        unseen = np.flatnonzero(np.isnan(errors.p_kw[:: self.steps_per_mtu]).any(axis=1))
+        unseen = np.flatnonzero(~errors.looked_at[:: self.steps_per_mtu])
         return table.loc[self.from_last_gate(table) | np.isin(table["mtu"], unseen)]
 
     @cached_property
@@ -231,6 +242,11 @@ class MarketRun:
             there = np.abs(powers).max(axis=1) > _SAME_KW
             found[own] = np.linalg.lstsq(powers[there], reactive[there], rcond=1e-9)[0]
         return found
+
+
+def worst_percent(violations: pd.DataFrame) -> float:
+    """The largest excess over a limit [% of it]; 0 without any."""
+    return float(violations["excess_percent"].max()) if len(violations) else 0.0
 
 
 def market_run(reading: Reading) -> MarketRun | None:

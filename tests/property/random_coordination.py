@@ -19,7 +19,10 @@ def named(grid, area):
     """A grid whose PODs and elements bear the name of their area."""
     rows = grid.rows
     return replace(
-        grid, rows=replace(rows, **{n: tuple(f"{area}/{e}" for e in getattr(rows, n)) for n in ("pods", "conductors", "nodes")})
+        grid,
+        rows=replace(
+            rows, **{n: tuple(f"{area}/{e}" for e in getattr(rows, n)) for n in ("pods", "conductors", "nodes")}
+        ),
     )
 
 
@@ -27,7 +30,6 @@ def ac_area(area, seed, share, drop_pu, half_band):
     """Complex currents and voltages, with what crosses the interface to first order."""
     grid = random_grid(seed)
     rows = limited(network_of(grid), share, drop_pu)
-    z, _ = grid.matrices()
     from_source = [k for k, (i, _) in enumerate(grid.ends.tolist()) if i == 0]
     per_kw = 3.0 * V / 1000.0 * (rows.i_by_p[from_source].sum(axis=0)).conj()
     per_kvar = 3.0 * V / 1000.0 * (rows.i_by_q[from_source].sum(axis=0)).conj()
@@ -40,7 +42,10 @@ def dc_area(area, seed, share):
     """A tree of buses without losses; limits are a share of the flows in it, or 5 kW."""
     rng = np.random.default_rng([seed, 7])
     n = int(rng.integers(2, 6))
-    lines = [Line(f"L{k}", ("head" if (i := int(rng.integers(0, k))) == 0 else f"B{i}", f"B{k}"), 0.1, np.inf) for k in range(1, n + 1)]
+    lines = [
+        Line(f"L{k}", ("head" if (i := int(rng.integers(0, k))) == 0 else f"B{i}", f"B{k}"), 0.1, np.inf)
+        for k in range(1, n + 1)
+    ]
     loads = {f"B{k}": float(rng.uniform(5.0, 20.0) * rng.choice([-1.0, 1.0], p=[0.3, 0.7])) for k in range(1, n + 1)}
     grid = dc_grid(f"{area}/", lines, "head", loads)
     limit = np.maximum(share * np.abs(grid.rows.i_a), 5.0)

@@ -68,7 +68,9 @@ def draw_problem(seed, n_channel, *, curvature=1e-4, n_site=3):
     snapshot = Snapshot(
         frozen(np.where(lost, np.nan, value)), frozen(np.where(lost, Quality.MISSING, Quality.GOOD), np.int8)
     )
-    return EstimationProblem(flow, channels, snapshot, history_window(samples), frozen(rng.normal(0.0, 10.0, 2 * n_site)))
+    return EstimationProblem(
+        flow, channels, snapshot, history_window(samples), frozen(rng.normal(0.0, 10.0, 2 * n_site))
+    )
 
 
 def with_channels(case, order):

@@ -49,13 +49,17 @@ def test_a_schedule_counts_for_stored_energy():
 
 @pytest.mark.parametrize("solver", [Highs(), Reference("cbc"), Reference("highs")], ids=["fast", "cbc", "highs"])
 def test_a_full_storage_cannot_burn_energy_by_charging_and_discharging_at_once(solver):
-    """Reverse flow asks for consumption; only wasting energy in the unit would make room for it."""
+    """Reverse flow asks for consumption; only wasting energy in the unit would make room for it: of one that only sells
+    consumption there is none, one that sells both could by selling both at once."""
     day = [network([-60.0, -60.0])] * 3
     full = storage(energy_kwh=49.0)
-    cleared = clear(case(BATTERY[1:], day, couplings=(full,)), solver)
-    assert sum(kw(cleared)["P0 down"]) == pytest.approx(1.0 / 0.9, abs=1e-5)
-    assert cleared.unsolved
-    assert cleared.program.columns.integer.any()
+    for bids, decides in ((BATTERY[1:], False), (BATTERY, True)):
+        cleared = clear(case(bids, day, couplings=(full,)), solver)
+        awarded = kw(cleared)
+        stored_kwh = 0.9 * sum(awarded["P0 down"]) - sum(awarded.get("P0 up", ())) / 0.8
+        assert stored_kwh == pytest.approx(1.0, abs=1e-5)
+        assert cleared.unsolved
+        assert cleared.program.columns.integer.any() == decides
 
 
 def test_storage_decides_without_integers_where_it_need_not():

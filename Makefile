@@ -39,6 +39,7 @@ bench: $(READY_BENCH)
 # Pages that are generated from the code.
 docs: $(READY)
 	@$(BIN)/python -m cosim.scenario.reference > docs/scenario.md
+	@$(BIN)/python -m cosim.coordination.reference > docs/coordination.md
 
 clean:
 	@rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cosim.case_flexibility import faults_of_market, outdoor_files, outdoor_temperatures, pod_data, portfolio_of
 from cosim.clock import Clock
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
@@ -24,7 +25,7 @@ from cosim.domain.site import bus_of_site, site_sums, sites_of
 from cosim.errors import Fault, InputError, ScenarioError
 from cosim.estimation.history import noisy_history
 from cosim.flexibility.pod_forecast import PodForecast, PowerForecast, Powers
-from cosim.flexibility.portfolio import PodData, Unit, owned_storage, portfolio
+from cosim.flexibility.portfolio import Unit, owned_storage
 from cosim.grid.added import added_pods
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
@@ -32,7 +33,7 @@ from cosim.grid.limits import Limits
 from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
-from cosim.scenario.market import MarketConfig, Outdoor
+from cosim.scenario.market import MarketConfig
 from cosim.scenario.schema import Meter, Scenario, SimbenchProfiles
 from cosim.sensing.channels import channels_of, meters_used
 from cosim.sensing.measure import SensorModel, sensor_model
@@ -191,7 +192,7 @@ class Case:
                 part = part.get(key) if isinstance(part, dict) else None
             if isinstance(part, dict) and part.get(last) is not None:
                 part[last] = str(self.loaded.resolve(".".join((*parents, last)), part[last]))
-        for name, file in _outdoor_files(self.loaded).items():
+        for name, file in outdoor_files(self.loaded).items():
             scenario["resources"][name]["heat_pump"]["outdoor"]["file"] = str(file)
         return {"scenario": scenario, "directory": str(self.loaded.directory)}
 
@@ -224,18 +225,18 @@ def open_case(loaded: LoadedScenario) -> Case:
     layout, units, pod_sites = engine.layout, engine.storage, engine.pod_sites
     engine.close()
     profiles = _collect(faults, lambda: _profiles(loaded, feeder))
-    pods = _pod_data(feeder, units, profiles)
+    pods = pod_data(feeder, units, profiles)
     sold = owned_storage(scenario.resources, pods)
     storage = tuple(unit for unit in units if unit.pod not in sold)
-    resources = _collect(faults, lambda: _placed(loaded, lambda: _portfolio(scenario, pods, feeder.name))) or ()
-    outdoor = _collect(faults, lambda: _outdoor(loaded)) or {}
+    resources = _collect(faults, lambda: _placed(loaded, lambda: portfolio_of(scenario, pods, feeder.name))) or ()
+    outdoor = _collect(faults, lambda: outdoor_temperatures(loaded)) or {}
     meters = _collect(faults, lambda: _meters(loaded, feeder, layout)) or {}
     _collect(faults, lambda: _placed(loaded, lambda: channels_of(meters, scenario.sensors)))
     _collect(faults, lambda: _placed(loaded, lambda: Limits(layout, scenario.limits, feeder.head_terminal)))
     faults += _faults_of_places(loaded, feeder, meters, layout, storage)
     faults += _faults_of_phases(loaded, feeder, meters, layout, pod_sites)
     faults += _faults_of_names(loaded, feeder, storage)
-    faults += _faults_of_market(loaded)
+    faults += faults_of_market(loaded)
     if faults or profiles is None:
         raise ScenarioError(faults)
     case = Case(loaded, feeder, layout, storage, pod_sites, meters, profiles, resources, outdoor)
@@ -248,69 +249,6 @@ def open_case(loaded: LoadedScenario) -> Case:
         if scenario.market is not None and scenario.dso.forecast.method != "perfect":
             history(case.profiles, instant, scenario.dso.forecast.days, 0)
     return case
-
-
-def _pod_data(feeder: Feeder, units: tuple[StorageUnit, ...], profiles: Profiles | None) -> tuple[PodData, ...]:
-    storage = {unit.pod: unit for unit in units}
-    largest_kw = np.zeros(len(feeder.pods))
-    if profiles is not None:
-        largest_kw = np.abs(feeder.powers(profiles.names, profiles.values)[0]).max(axis=0, initial=0.0)
-    return tuple(
-        PodData(name, pod.kind, pod.p_per_profile_kw, pod.q_per_profile_kvar, float(most), storage.get(name))
-        for (name, pod), most in zip(feeder.pods.items(), largest_kw, strict=True)
-    )
-
-
-def _portfolio(scenario: Scenario, pods: tuple[PodData, ...], feeder: str) -> tuple[Unit, ...]:
-    return portfolio(scenario.resources, pods, feeder, scenario.clock, scenario.start, scenario.seed)
-
-
-def _outdoor_files(loaded: LoadedScenario) -> dict[str, Path]:
-    """Files of outdoor temperatures, by entry of the resources."""
-    found = {}
-    for name, resource in loaded.scenario.resources.items():
-        pump = resource.heat_pump
-        if pump is not None and isinstance(pump.outdoor, Outdoor):
-            found[name] = loaded.resolve(f"resources.{name}.heat_pump.outdoor.file", pump.outdoor.file)
-    return found
-
-
-def _outdoor(loaded: LoadedScenario) -> dict[str, Profiles]:
-    found = {}
-    for name, path in _outdoor_files(loaded).items():
-        pump = loaded.scenario.resources[name].heat_pump
-        assert pump is not None
-        assert isinstance(pump.outdoor, Outdoor)
-        found[name] = read_file(path, pump.outdoor.timezone, pump.outdoor.time_column, ("temperature_c",))
-        covering(found[name], loaded.scenario.clock)
-    return found
-
-
-def _faults_of_market(loaded: LoadedScenario) -> Iterator[Fault]:
-    """A market without resources, aggregators that sell nothing, forecast errors that no forecast has."""
-    scenario = loaded.scenario
-    sellers = {resource.aggregator for resource in scenario.resources.values()}
-    if scenario.market is not None and not scenario.resources:
-        yield loaded.fault("market", "a market needs resources; the scenario has none")
-    if scenario.resources and scenario.market is None:
-        yield loaded.fault("resources", "resources need a market; the scenario has none", ", ".join(scenario.resources))
-    for name in scenario.aggregators:
-        if name not in (*sellers, "default"):
-            yield loaded.fault(
-                f"aggregators.{name}", "no resource has this aggregator", name, ", ".join(("default", *sorted(sellers)))
-            )
-    forecast = scenario.dso.forecast
-    if forecast.method != "perfect" and forecast.model_fields_set & {"half_share", "correlation", "beyond"}:
-        yield loaded.fault(
-            "dso.forecast.method", "half_share, correlation and beyond are for method perfect", forecast.method
-        )
-    if forecast.half_share * forecast.beyond >= 1.0:
-        yield loaded.fault(
-            "dso.forecast.beyond",
-            "errors would reach the whole forecast [half-bands]",
-            str(forecast.beyond),
-            f"below {1.0 / forecast.half_share:g}",
-        )
 
 
 def _collect(faults: list[Fault], attempt: Any) -> Any:

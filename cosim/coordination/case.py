@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cosim.coordination.grid import Grid, area_of
-from cosim.coordination.topology import TopologicalMatrix
+from cosim.coordination.topology import TopologicalMatrix, matrix_faults
 from cosim.domain.market import Bid, Need, Resource
+from cosim.errors import BidError, Fault
+from cosim.market.book import check_case as check_bids
+from cosim.market.case import HOLD, ClearingCase, ClearingSettings
 from cosim.market.planes import LimitSettings
 from cosim.units import SECONDS_PER_HOUR
 
@@ -67,6 +70,32 @@ class CoordinationCase:
     def mtu_h(self) -> float:
         """Length of the MTU [h]."""
         return self.mtu_s / SECONDS_PER_HOUR
+
+
+def check_case(case: CoordinationCase) -> None:
+    """Raises BidError with all that is wrong with bids, resources and topological matrices."""
+    faults: list[Fault] = []
+    for place, grid in (("", case.transmission), *((area.id, area.grid) for area in case.areas.values())):
+        resources = {name: unit for name, unit in case.resources.items() if area_of(unit.pod) == place}
+        bids = tuple(bid for bid in case.bids if _first_place(bid, case.resources) == place)
+        settings = ClearingSettings(interface_kw=HOLD)
+        side = ClearingCase(bids, resources, (grid.rows,), case.t_s, case.mtu_s, settings=settings)
+        try:
+            check_bids(side)
+        except BidError as error:
+            faults += error.faults
+    for bid in case.bids:
+        if _first_place(bid, case.resources) not in ("", *case.areas):
+            faults.append(Fault("of no area of the case", key=f"bid {bid.id}", allowed=", ".join(case.areas)))
+    for area in case.areas.values():
+        faults += matrix_faults(area.matrix.entries)
+    if faults:
+        raise BidError(faults)
+
+
+def _first_place(bid: Bid, resources: Mapping[str, Resource]) -> str:
+    known = [resources[name] for name in bid.members if name in resources]
+    return area_of(known[0].pod) if known else ""
 
 
 def place_of(bid: Bid, resources: Mapping[str, Resource]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cosim.coordination.audit import Balance, Overload, balance_of, dispatch_of, overloads
-from cosim.coordination.case import CoordinationCase
+from cosim.coordination.case import CoordinationCase, check_case
 from cosim.coordination.messages import Message, role_of
 from cosim.coordination.outcome import SHORT_KW, StageOutcome
 from cosim.coordination.party import Party, at_the_gate, party, step
@@ -58,9 +58,11 @@ class Coordination:
 def coordinate(case: CoordinationCase, scheme: Scheme, solver: Solver | None = None) -> Coordination:
     """Clears a case under a scheme.
 
-    Raises MarketError if a stage has no plan, or a party says what the scheme does not declare; BidError if limits are
-    for another version of the topology, or forecast errors cannot be dealt with.
+    Raises BidError with all that is wrong with bids and resources, or if limits are for another version of the
+    topology, or forecast errors cannot be dealt with; MarketError if a stage has no plan, or a party says what the
+    scheme does not declare.
     """
+    check_case(case)
     parties = {each.id: each for each in parties_of(case, scheme)}
     said = [message for name in sorted(parties) for message in at_the_gate(parties[name])]
     log = list(said)

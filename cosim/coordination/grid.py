@@ -175,12 +175,17 @@ def held_in_kvar(grid: Grid, import_kw: float) -> Grid:
 def without_limits(grid: Grid) -> Grid:
     """The same PODs in a network without any limit."""
     rows = grid.rows
-    nothing, no_effect = np.zeros(0, dtype=complex), np.zeros((0, len(rows.pods)), dtype=complex)
+    no_effect, nothing = np.zeros((0, len(rows.pods)), dtype=complex), np.zeros(0, dtype=complex)
+    free = replace(rows, conductors=(), i_a=nothing, i_by_p=no_effect, i_by_q=no_effect, i_max_a=np.zeros(0))
+    return without_voltages(replace(grid, rows=free))
+
+
+def without_voltages(grid: Grid) -> Grid:
+    """Its currents alone are limited."""
+    rows = grid.rows
+    no_effect, nothing = np.zeros((0, len(rows.pods)), dtype=complex), np.zeros(0, dtype=complex)
     none = np.zeros(0)
-    free = replace(
-        rows, conductors=(), i_a=nothing, i_by_p=no_effect, i_by_q=no_effect, i_max_a=none,
-        nodes=(), v_pu=nothing, v_by_p=no_effect, v_by_q=no_effect, v_min_pu=none, v_max_pu=none,
-    )  # fmt: skip
+    free = replace(rows, nodes=(), v_pu=nothing, v_by_p=no_effect, v_by_q=no_effect, v_min_pu=none, v_max_pu=none)
     return replace(grid, rows=free)
 
 

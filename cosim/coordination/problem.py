@@ -22,6 +22,7 @@ from cosim.coordination.grid import (
     with_counterpart,
     with_reactive_pods,
     without_limits,
+    without_voltages,
 )
 from cosim.coordination.messages import AreaCurve
 from cosim.coordination.scheme import CURVES, Balance, Stage
@@ -92,7 +93,8 @@ def _area_grid(stage: Stage, now: Situation, area: str) -> Grid:
 
 
 def _joint_grid(stage: Stage, now: Situation) -> Grid:
-    """Transmission after what others changed at the interfaces, with the areas' networks if they count."""
+    """Transmission after what others changed at the interfaces, with the areas' networks if they count. Its voltages
+    count where reactive power is cleared."""
     if now.transmission is None:
         raise ValueError("a stage of the whole system needs the transmission network")
     grid = now.transmission
@@ -107,6 +109,8 @@ def _joint_grid(stage: Stage, now: Situation) -> Grid:
     grid = shifted(grid, told)
     if "T" not in stage.network:
         grid = without_limits(grid)
+    elif stage.commodity == "P":
+        grid = without_voltages(grid)
     if "D" in stage.network:
         grid = joined(grid, [(area.bus, area.grid) for area in now.areas.values()])
     return grid

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cosim.coordination.case import Area, CoordinationCase, Rules
+from cosim.coordination.case import Area, CoordinationCase, Rules, check_case
 from cosim.coordination.case_file import (
     AreaEntry,
     CaseFile,
@@ -20,7 +20,7 @@ from cosim.coordination.case_file import (
 )
 from cosim.coordination.feeder_area import FeederArea
 from cosim.coordination.grid import Grid, area_of, dc_grid, reactive, with_reactive_pods, with_voltages
-from cosim.coordination.topology import Placed, TopologicalMatrix, matrix_faults
+from cosim.coordination.topology import Placed, TopologicalMatrix
 from cosim.domain.market import Bid, Direction, Need, PriceStep, Resource
 from cosim.errors import BidError, Fault, InputError
 from cosim.market.uncertainty import Uncertainty, box, budget
@@ -80,11 +80,8 @@ def _case(file: CaseFile, opened: Mapping[str, FeederArea]) -> CoordinationCase:
                 resources[resource.id] = resource
             bids.append(bid)
     areas = {name: _area(file, name, entry, resources, opened.get(name)) for name, entry in file.areas.items()}
-    matrix_problems = [f for area in areas.values() for f in matrix_faults(area.matrix.entries)]
-    if matrix_problems:
-        raise BidError(matrix_problems)
     transmission = _transmission(file.transmission, areas)
-    return CoordinationCase(
+    case = CoordinationCase(
         name=file.name,
         t_s=0,
         mtu_s=file.mtu,
@@ -100,6 +97,8 @@ def _case(file: CaseFile, opened: Mapping[str, FeederArea]) -> CoordinationCase:
         matrix_version=file.transmission.matrix_version,
         rules=Rules(file.shortage_eur_per_mwh / KW_PER_MW, file.violation_eur_per_mwh / KW_PER_MW),
     )
+    check_case(case)
+    return case
 
 
 def _offers(file: CaseFile, name: str, entry: ResourceEntry) -> Iterator[tuple[Resource, Bid]]:

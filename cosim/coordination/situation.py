@@ -89,11 +89,12 @@ def allowed(stage: Stage, now: Situation, area: str | None) -> Iterator[Allowed]
 
 def _in_scope(stage: Stage, now: Situation, bid: Bid, place: str) -> bool:
     """Whether the stage is for such bids, and its solver can place them."""
+    in_kvar = all(is_reactive(now.resources[name]) for name in bid.members)
     if not place:
-        return "T" in stage.resources
+        return "T" in stage.resources and (in_kvar or stage.commodity == "P")
     if "D" not in stage.resources or (stage.admit == "curve" and stage.joint):
         return False
-    return stage.knows_distribution or not any(is_reactive(now.resources[name]) for name in bid.members)
+    return stage.knows_distribution or not in_kvar
 
 
 def _limited(stage: Stage, now: Situation, bid: Bid, locked: float) -> Allowed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cosim.domain.frames import Floats
@@ -85,6 +86,11 @@ def _errors(method: str, sites: list[str], estimate: Floats, truth: Floats) -> l
         )
         for k, site in enumerate(sites)
     ]
+
+
+def largest_error_kw(errors: Sequence[EstimateError]) -> float:
+    """The largest error of all [kW]; 0 without any."""
+    return max((error.maximum_kw for error in errors if error.maximum_kw > 0.0), default=0.0)
 
 
 def meter_quality(reading: Reading) -> tuple[MeterQuality, ...]:

@@ -27,6 +27,7 @@ from cosim.report.accuracy import (
     channel_errors,
     fault_counts,
     head_error,
+    largest_error_kw,
     meter_quality,
     site_errors,
 )
@@ -84,6 +85,7 @@ class Section:
     measurements: tuple[Drawing, ...]
     method_in_use: str
     errors: tuple[EstimateError, ...]
+    largest_error_kw: float
     meters: tuple[MeterQuality, ...]
     channels: tuple[ChannelError, ...]
     faults: dict[str, int]
@@ -155,6 +157,7 @@ def _section(reading: Reading, label: str, salt: str) -> Section:
     orders = _orders(reading)
     left = tuple((local_moment(reading, row.t_s), row) for row in residuals_of(reading))
     head = head_error(reading)
+    errors = (*((head,) if head else ()), *site_errors(reading))
     return Section(
         label=label,
         file=reading.results.path.name,
@@ -175,7 +178,8 @@ def _section(reading: Reading, label: str, salt: str) -> Section:
         estimates=_drawn(reading, _ESTIMATES, salt),
         measurements=_drawn(reading, _MEASUREMENTS, salt),
         method_in_use=reading.method_in_use,
-        errors=(*((head,) if head else ()), *site_errors(reading)),
+        errors=errors,
+        largest_error_kw=largest_error_kw(errors),
         meters=meter_quality(reading),
         channels=channel_errors(reading),
         faults=fault_counts(reading),

@@ -17,6 +17,7 @@ from cosim.report.accuracy import (
     EstimateError,
     fault_counts,
     head_error,
+    largest_error_kw,
     meter_quality,
     share_not_good,
     site_errors,
@@ -280,20 +281,21 @@ def _error_lines(reading: Reading) -> list[str]:
     sites = [f"at {shortened(site, 12)}" for site in reading.unmetered_sites]
     room = (_WIDTH - 54) // (2 + max(map(len, sites), default=8))
     shown = reading.unmetered_sites[:room] if len(sites) > 1 else ()
-    at_site = {(e.method, e.site): number(e.mean_absolute_kw, "kW") for e in errors}
+    largest_kw = largest_error_kw([*errors, *([head] if head else [])])
+    at_site = {(e.method, e.site): number(e.mean_absolute_kw, "kW", largest_kw) for e in errors}
     rows = [["  method", "mean abs.", "RMSE", "bias", "largest", *sites[: len(shown)]]]
     for e in [e for e in errors if e.site == ALL_SITES]:
         label = f"  {e.method}{'*' if e.method == reading.method_in_use else ''}"
-        rows.append([label, *_error_figures(e), *(at_site[e.method, site] for site in shown)])
+        rows.append([label, *_error_figures(e, largest_kw), *(at_site[e.method, site] for site in shown)])
     if head is not None:
-        rows.append(["  head", *_error_figures(head), *[""] * len(shown)])
+        rows.append(["  head", *_error_figures(head, largest_kw), *[""] * len(shown)])
     title = "Estimation error of active power at unmetered sites [kW] (* used by the operator)"
     return [title, *aligned(rows, width=_WIDTH)] if len(rows) > 1 else []
 
 
-def _error_figures(error: EstimateError) -> list[str]:
+def _error_figures(error: EstimateError, largest_kw: float) -> list[str]:
     figures = (error.mean_absolute_kw, error.root_mean_square_kw, error.bias_kw, error.maximum_kw)
-    return [number(figure, "kW") for figure in figures]
+    return [number(figure, "kW", largest_kw) for figure in figures]
 
 
 def _meter_lines(reading: Reading) -> list[str]:

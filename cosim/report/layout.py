@@ -10,18 +10,20 @@ _MORE_DECIMALS = 3
 _MISSING = "-"
 
 
-def number(value: float | None, unit: str) -> str:
+def number(value: float | None, unit: str, largest: float = math.inf) -> str:
     """A value as text with the decimals that fit its unit; ``-`` where there is none. The unit is not in it.
 
     What these decimals would make 0 or a single uncertain digit gets two digits that count, with up to three decimals
-    more; what is smaller still is 0.
+    more; what is smaller still is 0. In a table whose ``largest`` number is below 1 all have two decimals more.
     """
     if value is None or not math.isfinite(value):
         return _MISSING if value is None or math.isnan(value) else f"{value}"
     if unit == "1" and float(value).is_integer():
         return f"{value:.0f}"
     decimals = _DECIMALS.get(unit, 2)
-    if 0.5 * 10.0 ** -(decimals + _MORE_DECIMALS) <= abs(value) < 10.0**-decimals:
+    if largest < 1.0:
+        decimals += 2
+    elif 0.5 * 10.0 ** -(decimals + _MORE_DECIMALS) <= abs(value) < 10.0**-decimals:
         decimals = min(1 - math.floor(math.log10(abs(value))), decimals + _MORE_DECIMALS)
     text = f"{value:.{decimals}f}"
     return text[1:] if text.startswith("-") and float(text) == 0.0 else text

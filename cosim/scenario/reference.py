@@ -29,8 +29,12 @@ are reported at once. Text such as `18:00`, `on` or a time stamp is taken as wri
 
 def scenario_reference() -> str:
     """The Markdown text: a section for each part of the scenario, with key, type, default and meaning of each field."""
-    sections = [_section(path, model, defaults) for path, model, defaults in _parts("", Scenario, None)]
-    return "\n".join([_INTRODUCTION, *sections])
+    return "\n".join([_INTRODUCTION, *sections(Scenario)])
+
+
+def sections(model: type[BaseModel]) -> list[str]:
+    """A section for each part of a schema."""
+    return [_section(path, part, defaults) for path, part, defaults in _parts("", model, None)]
 
 
 def _parts(

@@ -217,8 +217,10 @@ areas:""",
     found = coordinate(case, load_scheme("usman_two_stage"))
     assert found.solved
     change, paid = found.of("Q_clear").on_curve["north"]
-    assert change == pytest.approx(0.0005 / 0.05 * 10_000.0)
+    (curve,) = found.of("Q_range").curves
+    assert curve.base_kw == pytest.approx(0.3 * found.dispatch_kw["F up"])
+    assert curve.base_kw + change == pytest.approx(0.0005 / 0.05 * 10_000.0)
     assert paid == pytest.approx(change * 0.005)
-    assert found.dispatch_kw["F q up"] == pytest.approx(change)
+    assert found.dispatch_kw == pytest.approx({"G down": 300.0, "F up": 300.0, "F q up": change})
     (voltage,) = (each for each in found.overloads if each.kind == "v_min")
     assert voltage.before < 0.95 <= voltage.value + 1e-9

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_system import GLOBAL, LOCAL, scheme, system
+from small_system import BIDS, GLOBAL, LOCAL, UNITS, scheme, system
 
 from cosim.coordination.catalogue import load_scheme, shipped
 from cosim.coordination.coordinate import coordinate, parties_of
@@ -101,7 +101,14 @@ def test_what_is_not_declared_does_not_cross():
 
 def test_stages_that_nobody_can_clear_are_named():
     made = scheme({"MSL": LOCAL, "MSD": {**GLOBAL, "uses": ["MSL"]}})
-    without_areas = replace(system(), areas={})
+    transmission = [name for name, unit in system().resources.items() if "/" not in unit.pod]
+    without_areas = replace(
+        system(
+            bids=[bid for bid in BIDS if bid.resource in transmission],
+            units={name: UNITS[name] for name in transmission},
+        ),
+        areas={},
+    )
     with pytest.raises(MarketError, match="stages that wait for ever: TSO: MSD"):
         coordinate(without_areas, made)
 

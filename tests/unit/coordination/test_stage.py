@@ -8,6 +8,7 @@ from small_system import AREA_LINES, BIDS, DOWN, GLOBAL, LOCAL, UP, area, bid, l
 from cosim.coordination.coordinate import coordinate
 from cosim.coordination.grid import dc_grid
 from cosim.domain.market import Need, PriceStep
+from cosim.errors import BidError
 
 MSL_MSD = {"MSL": LOCAL, "MSD": {**GLOBAL, "uses": ["MSL"]}}
 
@@ -212,6 +213,37 @@ def test_a_brp_buys_while_it_is_worth_more_than_it_costs():
     lower = with_demand(-20.0, 0.15)
     assert lower.of("market").demands["B"][0] == pytest.approx(-20.0)
     assert dispatch(lower) == {"G down": 10.0}
+
+
+def test_bids_that_make_no_sense_are_refused_together():
+    bad = [
+        bid("G", UP, 200.0, 0.10),
+        bid("F1", UP, 5.0, float("nan")),
+        replace(bid("F2", UP, 5.0, 0.1), resource=None, shares=(("F2", 0.5), ("G", 0.5))),
+        replace(bid("F2", DOWN, 5.0, 0.1), resource=None, any_of=("F1", "F2")),
+        replace(bid("F1", DOWN, 5.0, 0.1), resource="F9"),
+    ]
+    with pytest.raises(BidError) as error:
+        coordinate(system(bids=bad), scheme({"MSL": LOCAL}))
+    said = "\n".join(map(str, error.value.faults))
+    for expected in (
+        "resource G: bids G up offer more up than is registered",
+        "bid F1 up: a price must be a number; got nan",
+        "bid F2 up: no resource of that name; got G; allowed: F1, F2",
+        "bid F2 down: a bid of any split has no certain effect on the interface: give shares",
+        "bid F1 down: no resource of that name; got F9",
+    ):
+        assert expected in said
+
+
+def test_a_bid_that_several_deliver_in_shares():
+    """An aggregator of both: half of what it sells comes from behind the second line."""
+    both = replace(bid("F1", UP, 10.0, 0.1), id="both", resource=None, shares=(("F1", 0.5), ("F2", 0.5)))
+    found = coordinate(system(bids=[both, bid("G", DOWN, 50.0, 0.05)]), scheme(MSL_MSD))
+    assert dispatch(found) == {"both": 5.0, "G down": 5.0}
+    assert found.solved
+    (cured,) = found.overloads
+    assert cured.excess == pytest.approx(0.0)
 
 
 def test_areas_are_cleared_each_by_itself():

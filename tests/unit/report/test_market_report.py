@@ -195,9 +195,8 @@ def test_bands_that_scale_with_what_is_left(tmp_path: Path) -> None:
 def test_text(results: Results) -> None:
     text = as_text(results)
     lines = text.splitlines()
-    assert lines[1] == (
-        "UNEXPLAINED (a bug): 1 MTU has a violation that the market should have prevented: 2016-07-23 06:00 at Line.L2@A"
-    )
+    warning = "UNEXPLAINED (a bug): 1 MTU has a violation that the market should have prevented: "
+    assert lines[1] == warning + "2016-07-23 06:00 at Line.L2@A"
     assert max(map(len, lines)) <= 120
     assert next(line for line in lines if line.strip().startswith("activated")).split() == ["activated", "without"]
     row = next(line for line in lines if line.startswith("  MTUs with violations"))
@@ -290,3 +289,8 @@ def test_page(path: Path, tmp_path: Path) -> None:
 )
 def test_small_numbers_keep_digits_that_count(value: float, unit: str, text: str) -> None:
     assert number(value, unit) == text
+
+
+def test_all_numbers_of_a_table_of_small_ones_have_the_same_decimals() -> None:
+    assert [number(kw, "kW", 0.123) for kw in (0.123, 0.0049, -0.00001)] == ["0.123", "0.005", "0.000"]
+    assert [number(kw, "kW", 1.23) for kw in (1.23, 0.0049)] == ["1.2", "0.0049"]

@@ -24,7 +24,6 @@ from cosim.market.outcome import Clearing, Unsolved
 from cosim.market.planes import LimitSettings
 from cosim.market.pricing import awards
 from cosim.market.program import Solver
-from cosim.market.reference import Reference
 from cosim.market.uncertainty import (
     Protection,
     Uncertainty,
@@ -38,6 +37,7 @@ from cosim.market.uncertainty import (
 from cosim.scenario.market import MarketConfig, UncertaintyConfig
 
 Mask = npt.NDArray[np.bool_]
+_MIP_GAP = 1e-4
 _CLOSE = 0.995
 """Of its limit: quantities below this with all forecast errors need no flexibility, whatever the power flow adds."""
 
@@ -132,8 +132,7 @@ class LocalMarket:
             couplings=tuple(couplings),
             settings=self._settings(),
         )
-        limit_s = self.config.time_limit_s
-        solver: Solver = Highs(limit_s) if self.config.solver == "highs" else Reference("cbc", limit_s)
+        solver = self._solver()
         if self.config.outer_loop:
             found = clear_with_ac(case, linearise, magnitudes, solver)
         else:
@@ -152,6 +151,13 @@ class LocalMarket:
             (model.linearise(t, p_kw, q_kvar), uncertainty_of(self.config.uncertainty, half_p, half_q, self.kinds))
             for t, (p_kw, q_kvar, half_p, half_q) in enumerate(schedule)
         ]
+
+    def _solver(self) -> Solver:
+        if self.config.solver == "highs":
+            return Highs(self.config.time_limit_s, _MIP_GAP)
+        from cosim.market.reference import Reference  # Pyomo takes a second to import
+
+        return Reference("cbc", self.config.time_limit_s, _MIP_GAP)
 
     def _settings(self) -> ClearingSettings:
         config = self.config

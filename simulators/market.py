@@ -65,7 +65,7 @@ class Market(Adapter):
         results = []
         for request in inputs["request", "situations"]:
             situation = _situation(request)
-            results.append((situation, self._cleared(situation, books[situation.t_s])))
+            results.append((situation, self._cleared(t_s, situation, books[situation.t_s])))
         next_s = t_s + self.case.clock.step_s
         of_next = next((result for situation, result in results if situation.t_s == next_s), NOTHING_BOUGHT)
         figures = {
@@ -83,13 +83,13 @@ class Market(Adapter):
     def close(self) -> None:
         self._models.close()
 
-    def _cleared(self, situation: Situation, book: dict[str, Any]) -> SessionResult:
+    def _cleared(self, t_s: int, situation: Situation, book: dict[str, Any]) -> SessionResult:
         bids = [from_json(Bid, bid) for bid in book["bids"]]
         couplings = [
             from_json(_COUPLINGS[each["kind"]], {k: v for k, v in each.items() if k != "kind"})
             for each in book["couplings"]
         ]
-        return self._market.clear(situation, bids, self._resources, couplings)
+        return self._market.clear(situation, bids, self._resources, couplings, gate_s=t_s)
 
     def _award_rows(self, t_s: int, result: SessionResult) -> list[dict[str, Any]]:
         if result.clearing is None:

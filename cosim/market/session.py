@@ -15,6 +15,7 @@ import numpy.typing as npt
 from cosim.domain.frames import Floats
 from cosim.domain.market import Award, Bid, Coupling, Resource
 from cosim.market.ac_loop import AcClearing, AcExcess, clear_with_ac
+from cosim.market.book import check_case
 from cosim.market.case import HOLD, ClearingCase, ClearingSettings
 from cosim.market.clearing import clear
 from cosim.market.feeder_model import FeederModel
@@ -110,8 +111,10 @@ class LocalMarket:
         resources: Mapping[str, Resource],
         couplings: Sequence[Coupling] = (),
         stage: str = "local",
+        gate_s: int | None = None,
     ) -> SessionResult:
-        """Buys what keeps all limits or leaves the least unmet. Raises PowerFlowError, MarketError, BidError."""
+        """Buys what keeps all limits or leaves the least unmet; ``gate_s``: when the gate closed, bids that came later
+        are a fault. Raises BidError with all that is wrong with the book, PowerFlowError, MarketError."""
         model, rows = self.model_at(situation.position), self._rows(situation)
         reach_kw = _capability_kw(bids, resources, rows[0][0].pods, len(rows))
         keep = [_in_question(network, each, kw) for (network, each), kw in zip(rows, reach_kw, strict=True)]
@@ -131,7 +134,9 @@ class LocalMarket:
             uncertainty=tuple(uncertainty for _, uncertainty in rows),
             couplings=tuple(couplings),
             settings=self._settings(),
+            gate_s=gate_s,
         )
+        check_case(case)
         solver = self._solver()
         if self.config.outer_loop:
             found = clear_with_ac(case, linearise, magnitudes, solver)

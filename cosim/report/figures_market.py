@@ -11,9 +11,10 @@ from matplotlib.axes import Axes
 
 from cosim.domain.frames import Floats
 from cosim.report.canvas import SERIES, Drawing, Key, colour, course, level, panels, svg_of
+from cosim.report.causes import LEAST_KW
+from cosim.report.coverage import asked, coverage
 from cosim.report.figures import TimeAxis
 from cosim.report.layout import number, shortened
-from cosim.report.market import coverage, errors_in_half_bands
 from cosim.report.market_run import MarketRun, market_run
 from cosim.report.reading import WITH, WITHOUT
 from cosim.units import SECONDS_PER_DAY
@@ -21,6 +22,7 @@ from cosim.units import SECONDS_PER_DAY
 _PANELS = 4
 _PANEL_NAME = 60
 _BINS, _REACH = 60, 3.0
+_COLOURS = ("blue", "red")
 _LEAST_PERCENT = 50.0
 _SAME_EUR_PER_KWH = 1e-6
 _CURRENT = f"current [% of its limit], from {_LEAST_PERCENT:g} % up"
@@ -201,14 +203,13 @@ def _by_day(run: MarketRun, days: pd.DatetimeIndex) -> tuple[Floats, Floats]:
 def forecast_errors(axis: TimeAxis, salt: str) -> Drawing | None:
     """How forecast errors are distributed against their half-bands."""
     run = market_run(axis.reading)
-    found = None if run is None else coverage(run)
-    shares = None if run is None else errors_in_half_bands(run)
-    if found is None or shares is None or not any(np.isfinite(xi).any() for xi in shares):
+    found = () if run is None else coverage(run)
+    if run is None or not any(np.isfinite(each.shares).any() for each in found):
         return None
     figure, (axes,) = panels([1.7])
     bounds = np.linspace(-_REACH, _REACH, _BINS + 1)
-    for xi, name in zip(shares, ("blue", "red"), strict=True):
-        there = xi[~np.isnan(xi)]
+    for each, name in zip(found, _COLOURS, strict=True):
+        there = each.shares[~np.isnan(each.shares)]
         if there.size:
             counts = np.histogram(np.clip(there, bounds[0], bounds[-1]), bounds)[0]
             axes.stairs(100.0 * counts / there.size, bounds, color=colour(name), linewidth=1.3)
@@ -217,12 +218,14 @@ def forecast_errors(axis: TimeAxis, salt: str) -> Drawing | None:
     axes.set_xlim(-_REACH, _REACH)
     axes.set_ylim(bottom=0.0)
     axes.set_title("errors of the network operator's forecasts [half-bands]: share of PODs and MTUs [%]")
-    keys = (
-        Key(f"active power, {number(100.0 * found.p, '%')} % within", "blue"),
-        Key(f"reactive power, {number(100.0 * found.q, '%')} % within", "red"),
-        Key("half-bands", "ink", "dots"),
-    )
-    note = f"More consumption than expected to the right; beyond {_REACH:g} half-bands, and without one, at the edges."
-    asked = "" if found.asked is None else f" Asked for: {100.0 * found.asked:g} % within."
+    keys = [
+        Key(f"{each.quantity}, {number(100.0 * each.within, '%')} % within", name)
+        for each, name in zip(found, _COLOURS, strict=True)
+    ]
+    note = f"More consumption than expected to the right; beyond {_REACH:g} half-bands at the edges."
+    share = asked(run)
+    note += "" if share is None else f" Asked for: {100.0 * share:g} % within."
+    bare = [f"{number(each.bare, each.unit)} {each.unit}" for each in found if each.bare > LEAST_KW]
+    note += f" Without a half-band errors are up to {' and '.join(bare)}; these are left out." if bare else ""
     svg = svg_of(figure, salt, "Distribution of forecast errors in half-bands")
-    return Drawing("Forecast errors", svg, keys, note + asked)
+    return Drawing("Forecast errors", svg, (*keys, Key("half-bands", "ink", "dots")), note)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from cosim.domain.frames import Floats
 from cosim.report.causes import LEAST_KW, Cause, Residual
 from cosim.report.circumstances import violations_left
+from cosim.report.coverage import asked, coverage
 from cosim.report.indicator import Indicator
 from cosim.report.layout import number
 from cosim.report.market_run import MarketRun, market_run, worst_percent
 from cosim.report.reading import Reading, moment
 
 MARKET, LEFT = "Local market", "MTUs with violations left, by cause"
-_CLOSE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,6 @@ class Gate:
     down_kw: float
     paid_eur: float
     unsolved: bool
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """Shares [1] of forecast errors of P and of Q within their half-bands, over all and at the POD where they are
-    least; and the share asked for, if any. Those without an error and without a half-band do not count."""
-
-    p: float
-    q: float
-    least_p: tuple[str, float]
-    least_q: tuple[str, float]
-    asked: float | None
 
 
 def residuals_of(reading: Reading) -> tuple[Residual, ...]:
@@ -129,12 +116,15 @@ def _violations(run: MarketRun) -> Iterator[Indicator]:
 
 
 def _forecasts(run: MarketRun) -> Iterator[Indicator]:
-    found = coverage(run)
-    if found is not None:
-        asked = "" if found.asked is None else f"asked for: {100.0 * found.asked:g} %; "
-        for name, share, (pod, least) in (("P", found.p, found.least_p), ("Q", found.q, found.least_q)):
-            note = "" if least == 1.0 else f"{asked}least {number(100.0 * least, '%')} % at {pod}"
-            yield Indicator(MARKET, f"{name} within its half-band", 100.0 * share, "%", None, note)
+    share = asked(run)
+    for found in coverage(run):
+        pod, least = found.least
+        notes = [] if share is None else [f"asked: {100.0 * share:g} %"]
+        notes += [f"least: {100.0 * least:.3g} % at {pod}"] if least < 1.0 else []
+        notes += [f"without one up to {number(found.bare, found.unit)} {found.unit}"] if found.bare > LEAST_KW else []
+        yield Indicator(
+            MARKET, f"{found.quantity} within its half-band", 100.0 * found.within, "%", None, "; ".join(notes)
+        )
 
 
 def _causes(reading: Reading) -> Iterator[Indicator]:
@@ -143,46 +133,6 @@ def _causes(reading: Reading) -> Iterator[Indicator]:
         of_cause = [row for row in rows if row.cause is cause]
         worst = max(of_cause, key=lambda row: row.excess_percent)
         yield Indicator(LEFT, cause.value, float(len(of_cause)), "1", None, f"e.g. {worst.detail}")
-
-
-def errors_in_half_bands(run: MarketRun) -> tuple[Floats, Floats] | None:
-    """Mean errors of P and of Q over each MTU that a session looked at, in half-bands (n_mtu, n_pod); infinite without
-    a half-band, NaN without either. None where forecasts were not recorded."""
-    errors = run.errors
-    if errors is None:
-        return None
-    first = np.arange(run.n_mtu) * run.steps_per_mtu
-    seen = errors.looked_at[first]
-    steps = np.diff([*first, run.reading.steps])[:, None]
-
-    def shares(error: Floats, half: Floats) -> Floats:
-        mean = (np.add.reduceat(error, first, axis=0) / steps)[seen]
-        bound = half[first][seen]
-        without = np.where(np.abs(mean) > LEAST_KW, np.copysign(np.inf, mean), np.nan)
-        return np.asarray(np.divide(mean, bound, out=without, where=bound > 0.0))
-
-    return shares(errors.p_kw, errors.half_p_kw), shares(errors.q_kvar, errors.half_q_kvar)
-
-
-def coverage(run: MarketRun) -> Coverage | None:
-    """How many forecast errors are within their half-bands; None where none was recorded."""
-    shares = errors_in_half_bands(run)
-    if shares is None or not len(shares[0]):
-        return None
-    (p, least_p), (q, least_q) = (_within(xi, run.pods) for xi in shares)
-    config = (run.reading.scenario.get("dso") or {}).get("forecast") or {}
-    asked = config.get("coverage") if config.get("method") != "perfect" else None
-    return Coverage(p, q, least_p, least_q, asked)
-
-
-def _within(xi: Floats, pods: Sequence[str]) -> tuple[float, tuple[str, float]]:
-    """Share of errors (n_mtu, n_pod) within 1, and the POD where it is least; NaN without any error."""
-    there, inside = (~np.isnan(xi)).sum(axis=0), (np.abs(xi) <= 1.0 + _CLOSE).sum(axis=0)
-    if not there.any():
-        return float("nan"), ("", float("nan"))
-    of_pod = np.divide(inside, there, out=np.full(len(pods), np.inf), where=there > 0)
-    least = int(of_pod.argmin())
-    return float(inside.sum() / there.sum()), (pods[least], float(of_pod[least]))
 
 
 def gates(reading: Reading) -> tuple[Gate, ...]:

@@ -106,7 +106,7 @@ def test_prices_where_they_differ(axis: TimeAxis) -> None:
 
 def test_forecast_errors_tell_the_coverage(axis: TimeAxis) -> None:
     drawing = forecast_errors(axis, "errors")
-    assert labels(drawing) == ["active power, 100.00 % within", "reactive power, 100.00 % within", "half-bands"]
+    assert labels(drawing) == ["P, 100.00 % within", "Q, 100.00 % within", "half-bands"]
     assert drawing is not None
     assert drawing.note.endswith("Asked for: 90 % within.")
 

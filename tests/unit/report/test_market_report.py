@@ -13,11 +13,12 @@ from cosim.io.results import Results, open_results
 from cosim.report.causes import Cause
 from cosim.report.circumstances import rules_of
 from cosim.report.comparison import compare
+from cosim.report.coverage import asked, coverage
 from cosim.report.html import write_report
 from cosim.report.indicator import Indicator
-from cosim.report.indicators import as_text, indicators
+from cosim.report.indicators import as_text, indicators, indicators_of
 from cosim.report.layout import number
-from cosim.report.market import LEFT, MARKET, coverage, gates, residuals_of, unexplained
+from cosim.report.market import LEFT, MARKET, gates, residuals_of, unexplained
 from cosim.report.market_run import MarketRun, market_run
 from cosim.report.reading import Reading
 
@@ -147,14 +148,17 @@ def test_awards_to_several_count_in_proportion(results: Results) -> None:
 
 
 def test_coverage_counts_mean_errors_of_mtus(results: Results) -> None:
-    run = MarketRun(Reading(results))
+    run = market_run(Reading(results))
+    assert run is not None
     assert run.errors is not None
     run.errors.p_kw[2:4, 1] = -25.0, -21.0
     run.errors.q_kvar[4:6, 2] = 0.5
-    seen = coverage(run)
-    assert seen is not None
-    assert (seen.p, seen.least_p, seen.asked) == (13 / 14, ("B.pv", 6 / 7), 0.9)
-    assert (seen.q, seen.least_q) == (7 / 8, ("C.battery", 0.0))
+    active, reactive = coverage(run)
+    assert (active.within, active.least, active.bare) == (13 / 14, ("B.pv", 6 / 7), 0.0)
+    assert (reactive.within, reactive.least, reactive.bare) == (1.0, ("A.load", 1.0), pytest.approx(0.5))
+    assert asked(run) == 0.9
+    note = next(i.note for i in indicators_of(run.reading) if i.name == "Q within its half-band")
+    assert note == "asked: 90 %; without one up to 0.5 kvar"
 
 
 def test_gates(results: Results) -> None:

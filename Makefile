@@ -25,7 +25,7 @@ run: $(READY)
 
 # Style, types, layers, then all tests with coverage of the core.
 test: check
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
 
 check: $(READY)
 	@$(BIN)/ruff check .

@@ -16,13 +16,25 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from cosim.case_flexibility import faults_of_market, outdoor_files, outdoor_temperatures, pod_data, portfolio_of
+from cosim.case_flexibility import (
+    contracts_of,
+    faults_of_market,
+    faults_of_procurement,
+    measures_of,
+    needs_of,
+    outdoor_files,
+    outdoor_temperatures,
+    placed_measure_faults,
+    pod_data,
+    portfolio_of,
+)
 from cosim.clock import Clock
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
+from cosim.domain.market import Contract, Need
 from cosim.domain.site import bus_of_site, site_sums, sites_of
-from cosim.errors import Fault, InputError, ScenarioError
+from cosim.errors import Fault, FeederError, InputError, ScenarioError
 from cosim.estimation.history import noisy_history
 from cosim.flexibility.pod_forecast import PodForecast, PowerForecast, Powers
 from cosim.flexibility.portfolio import Unit, owned_storage
@@ -30,6 +42,7 @@ from cosim.grid.added import added_pods
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
 from cosim.grid.limits import Limits
+from cosim.grid.measures import Measure, Positions
 from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
@@ -50,7 +63,8 @@ REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 class Case:
     """An opened scenario. ``pod_sites`` (n_pod,) are the sites of the feeder's PODs, ``meters`` those in use;
     ``storage`` the units that the operator orders, ``portfolio`` the resources of aggregators, ``outdoor`` the profiles
-    of outdoor temperatures by entry of the scenario's resources."""
+    of outdoor temperatures by entry of the scenario's resources, ``measures_start`` where the script has the operator's
+    measures."""
 
     loaded: LoadedScenario
     feeder: Feeder
@@ -61,6 +75,7 @@ class Case:
     profiles: Profiles
     portfolio: tuple[Unit, ...]
     outdoor: Mapping[str, Profiles]
+    measures_start: Positions
 
     @property
     def scenario(self) -> Scenario:
@@ -97,6 +112,39 @@ class Case:
     def market_config(self) -> MarketConfig:
         """The rules of the market; the default ones where the scenario has none."""
         return self.scenario.market or MarketConfig()
+
+    @cached_property
+    def measures(self) -> tuple[Measure, ...]:
+        """What the operator may move in its grid."""
+        return measures_of(self.scenario)
+
+    def engine(self) -> Engine:
+        """A new engine of the feeder with the operator's measures."""
+        return Engine(self.feeder, self.scenario.grid, self.measures)
+
+    def positions(self, values: Floats) -> dict[str, int]:
+        """Positions of measures by name, from numbers (n_measure,)."""
+        return {measure.name: round(float(value)) for measure, value in zip(self.measures, values, strict=True)}
+
+    @cached_property
+    def contracts(self) -> tuple[Contract, ...]:
+        """Flexibility bought forward."""
+        return contracts_of(self.scenario, self.portfolio)
+
+    def needs(self, gate_s: int, t_s: int, n_mtu: int) -> tuple[Need, ...]:
+        """What others than the operator of the grid ask for at the gate that closes with the step at ``gate_s``, in any
+        of ``n_mtu`` MTUs from ``t_s`` on; nothing that they could ask for a day ahead."""
+        real_time = n_mtu == 1 and t_s == gate_s + self.clock.step_s
+        if real_time and self.market_config.gate == "day_ahead" and self._had_gate(t_s):
+            return ()
+        return needs_of(self.scenario, t_s, n_mtu)
+
+    def _had_gate(self, t_s: int) -> bool:
+        """Whether a gate of the run closed a day ahead of the MTU at ``t_s``."""
+        day = self.scenario.local(self.clock.instant(t_s)) - timedelta(days=1)
+        at = self.market_config.gate_time
+        gate = day.replace(hour=at.hour, minute=at.minute, second=0)
+        return (gate - self.scenario.local(self.clock.start)).total_seconds() > -self.clock.mtu_s
 
     def gates(self, t_s: int) -> list[tuple[int, int]]:
         """Sessions whose gate closes with the step at ``t_s``: beginning [s] and number of MTUs of each, the day ahead
@@ -221,8 +269,9 @@ def open_case(loaded: LoadedScenario) -> Case:
     if added is None:
         raise ScenarioError([loaded.fault(f.key, f.problem, f.value, f.allowed) for f in faults])
     feeder = feeder.with_pods(added)
-    engine = Engine(feeder, scenario.grid)
+    engine = _engine(loaded, feeder)
     layout, units, pod_sites = engine.layout, engine.storage, engine.pod_sites
+    measures_start = dict(engine.measure_positions())
     engine.close()
     profiles = _collect(faults, lambda: _profiles(loaded, feeder))
     pods = pod_data(feeder, units, profiles)
@@ -237,9 +286,10 @@ def open_case(loaded: LoadedScenario) -> Case:
     faults += _faults_of_phases(loaded, feeder, meters, layout, pod_sites)
     faults += _faults_of_names(loaded, feeder, storage)
     faults += faults_of_market(loaded)
+    faults += faults_of_procurement(loaded, resources)
     if faults or profiles is None:
         raise ScenarioError(faults)
-    case = Case(loaded, feeder, layout, storage, pod_sites, meters, profiles, resources, outdoor)
+    case = Case(loaded, feeder, layout, storage, pod_sites, meters, profiles, resources, outdoor, measures_start)
     if scenario.sensors.replay is not None:  # finds a recording that does not fit
         recording = loaded.resolve("sensors.replay.file", scenario.sensors.replay.file)
         read_recording(recording, case.sensor_model.channels, case.clock)
@@ -249,6 +299,13 @@ def open_case(loaded: LoadedScenario) -> Case:
         if scenario.market is not None and scenario.dso.forecast.method != "perfect":
             history(case.profiles, instant, scenario.dso.forecast.days, 0)
     return case
+
+
+def _engine(loaded: LoadedScenario, feeder: Feeder) -> Engine:
+    try:
+        return Engine(feeder, loaded.scenario.grid, measures_of(loaded.scenario))
+    except FeederError as error:
+        raise placed_measure_faults(loaded, error) from None
 
 
 def _collect(faults: list[Fault], attempt: Any) -> Any:

@@ -12,7 +12,6 @@ from cosim.clock import Clock
 from cosim.domain.frames import Floats
 from cosim.errors import ProfileError, ScenarioError
 from cosim.flexibility.sizing import Day, Sized, simulate, size
-from cosim.grid.engine import Engine
 from cosim.grid.fallback import batch_flow
 from cosim.io.profiles import covering, sample
 from cosim.rng import seed_for
@@ -93,7 +92,7 @@ class _HeadModel:
 
     def __init__(self, case: Case) -> None:
         self._case = case
-        self._flow = batch_flow(Engine(case.feeder, case.scenario.grid), [], [case.feeder.head_terminal])
+        self._flow = batch_flow(case.engine(), [], [case.feeder.head_terminal])
         self._storage_at = [case.pods.index(unit.pod) for unit in case.storage]
 
     def day(self, clock: Clock) -> Day:

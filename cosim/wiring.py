@@ -93,11 +93,16 @@ def _market_links(scenario: Scenario) -> Iterator[Link]:
         for taker in ("estimator", "dso"):
             yield _link("aggregator.pod", f"planned_{q}", f"{taker}.plan", q)
         yield _link(f"estimator.{estimate}", q, "dso.estimate", q)
+    yield _link(f"estimator.{estimate}", "sigma_p_kw", "dso.estimate", "sigma_p_kw")
     yield _link("grid.control", "position", "dso.control", "position")
     yield _link("aggregator.declaration", "sessions", "dso.declaration", "sessions")
     yield _link("aggregator.book", "sessions", "market.book", "sessions")
     yield _link("dso.request", "situations", "market.request", "situations")
     yield Link(Port("market", "award", "awards"), Port("aggregator", "award", "awards"), "next", message=True)
+    if scenario.dso.measures:
+        yield Link(Port("dso", "measure", "position"), Port("grid", "measure", "position"), "next")
+    if scenario.dso.measures and scenario.dso.measures_mode == "with":
+        yield _link("aggregator.book", "sessions", "dso.book", "sessions")
 
 
 _GRIDS = ("grid", "counterfactual")

@@ -1,4 +1,4 @@
-"""The network as DSO and market see it: one model of the feeder for each position of taps and capacitors."""
+"""The network as DSO and market see it: one model of the feeder for each position of what moves in it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from cosim.case import Case
 from cosim.domain.frames import Floats
-from cosim.grid.engine import Engine
 from cosim.grid.limits import Limits, decisive_nodes
+from cosim.grid.measures import Positions
 from cosim.market.feeder_model import FeederModel
 
 NETWORKS_KEPT = 32
-"""Models kept, one for each combination of taps and capacitors."""
+"""Models kept, one for each combination of positions."""
 
 
 class FeederModels:
     """Models of a case's feeder with the scenario's limits."""
 
     def __init__(self, case: Case) -> None:
-        self._case, self._engine = case, Engine(case.feeder, case.scenario.grid)
+        self._case, self._engine = case, case.engine()
         limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
         self._i_max_a = _finite(limits.i_max_a)
         decisive = decisive_nodes(case.layout, case.pod_buses)
@@ -29,9 +29,13 @@ class FeederModels:
             self._i_max_a = np.where(first, self._i_max_a, np.nan)
 
     def at(self, position: tuple[float, ...]) -> FeederModel:
-        """The model with taps and capacitors at ``position`` (n_control,)."""
+        """The model with taps, capacitors and switches at ``position`` (n_control,)."""
         network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
         return FeederModel(network, self._case.feeder.head_terminal, self._i_max_a, self._v_min_pu, self._v_max_pu)
+
+    def allows(self, measures: Positions) -> bool:
+        """Whether measures may be at these positions together."""
+        return self._engine.allows(measures)
 
     def close(self) -> None:
         self._engine.close()

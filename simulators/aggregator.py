@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from cosim.domain.frames import EventTable, Floats, Message, Signal, frozen
-from cosim.domain.market import Award, from_json, to_json
-from cosim.flexibility.fleet import Fleet, Session, UnitMemory, fleet_from_json, fleet_to_json
+from cosim.domain.market import Award, from_json
+from cosim.flexibility.fleet import Fleet, Reserved, Session, UnitMemory, fleet_from_json, fleet_to_json
+from cosim.flexibility.pod_forecast import PowerForecast
 from cosim.flexibility.session_json import session_from_json, session_to_json
+from cosim.market.hybrid import Called, Commitment, HybridBook, merged
 from simulators._base import Adapter, Inputs, Output
+from simulators._book import book_message
 
 ORDERS = EventTable(
     "activations",
@@ -21,10 +24,13 @@ ORDERS = EventTable(
 
 @dataclass(frozen=True)
 class AggregatorMemory:
-    """What lasts of every unit, and the sessions whose awards may still come."""
+    """What lasts of every unit, the sessions whose awards may still come with what contracts mean for them, and what
+    was called of contracts."""
 
     units: tuple[UnitMemory, ...]
     sessions: tuple[Session, ...]
+    commitments: tuple[Commitment, ...] = ()
+    called: Called = field(default_factory=dict)
 
 
 class Aggregator(Adapter):
@@ -44,6 +50,7 @@ class Aggregator(Adapter):
             case.clock.step_s,
             case.outdoor_c,
         )
+        self._books = HybridBook(case.contracts, case.clock, case.market_config.spot)
         self.memory = AggregatorMemory(self._fleet.start(), ())
         pods, names = case.pods, tuple(unit.resource.id for unit in case.portfolio)
         return {
@@ -88,13 +95,15 @@ class Aggregator(Adapter):
             ("resource", "ordered_kw"): frozen(ordered_kw),
             ("resource", ORDERS.name): rows,
             ("declaration", "sessions"): fleet.declared(self.memory.units, sessions, n_pod),
-            ("book", "sessions"): [_as_book(session) for session in sessions],
+            ("book", "sessions"): [book_message(session, self.memory.commitments) for session in sessions],
         }
 
     def state(self) -> dict[str, Any]:
         return {
             "units": fleet_to_json(self.memory.units),
             "sessions": [session_to_json(session) for session in self.memory.sessions],
+            "commitments": [asdict(each) for each in self.memory.commitments],
+            "called": {name: {str(m): kw for m, kw in of_mtu.items()} for name, of_mtu in self.memory.called.items()},
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -102,14 +111,18 @@ class Aggregator(Adapter):
         self.memory = AggregatorMemory(
             fleet_from_json(self.case.portfolio, saved["units"]),
             tuple(session_from_json(resources, session) for session in saved["sessions"]),
+            tuple(Commitment(**each) for each in saved["commitments"]),
+            {name: {int(m): kw for m, kw in of_mtu.items()} for name, of_mtu in saved["called"].items()},
         )
 
     def _take(self, t_s: int, awards: list[dict[str, Any]]) -> None:
         """Awards of the step before. A session whose gate closed in that step has nothing more to come."""
-        units = self._fleet.ordered(
-            self.memory.units, self.memory.sessions, [from_json(Award, award) for award in awards]
-        )
-        self.memory = AggregatorMemory(units, ())
+        held, won = self.memory, [from_json(Award, award) for award in awards]
+        units, called = self._fleet.ordered(held.units, held.sessions, won), held.called
+        for session in held.sessions:
+            own = [each for each in held.commitments if each.t_s == session.t_s]
+            called = merged(called, self._books.called(session, own, won))
+        self.memory = AggregatorMemory(units, (), (), called)
 
     def _begin(self, t_s: int, p_kw: Floats, q_kvar: Floats) -> list[dict[str, Any]]:
         units = self._fleet.begun(self.memory.units, t_s, p_kw, q_kvar)
@@ -132,26 +145,32 @@ class Aggregator(Adapter):
         """Sessions whose gate closes with this step. The baselines of the next MTU are declared, sold or not."""
         case, units = self.case, self.memory.units
         sessions: list[Session] = []
+        commitments: tuple[Commitment, ...] = ()
         for begin_s, n_mtu in case.gates(t_s):
-            sessions.append(self._session(t_s, begin_s, n_mtu, now, sessions))
+            session, own = self._book(t_s, begin_s, n_mtu, now, tuple(sessions))
+            sessions.append(session)
+            commitments += own
         next_s = t_s + case.clock.step_s
         if case.clock.begins_mtu(next_s) and next_s < case.clock.until_s:
             of_next = [session for session in sessions if session.t_s == next_s]
             units = self._fleet.declaring(units, of_next[-1] if of_next else self._session(t_s, next_s, 1, now))
-        self.memory = AggregatorMemory(units, tuple(sessions))
+        self.memory = AggregatorMemory(units, tuple(sessions), commitments, self.memory.called)
         return tuple(sessions)
 
-    def _session(
-        self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats], beside: Sequence[Session] = ()
-    ) -> Session:
+    def _book(
+        self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats], beside: Sequence[Session]
+    ) -> tuple[Session, tuple[Commitment, ...]]:
+        """What is offered in a session, freely and by contract."""
+        forecast, units = self._expected(t_s, begin_s, n_mtu, now), self.memory.units
+
+        def offered(reserved: Reserved) -> Session:
+            return self._fleet.offered(units, begin_s, forecast, t_s, beside, reserved)
+
+        return self._books.session(offered, self.memory.called)
+
+    def _session(self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats]) -> Session:
+        return self._fleet.offered(self.memory.units, begin_s, self._expected(t_s, begin_s, n_mtu, now), t_s)
+
+    def _expected(self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats]) -> PowerForecast:
         follows = begin_s == t_s + self.case.clock.step_s
-        forecast = self.case.expected(begin_s, n_mtu, now if follows else None)
-        return self._fleet.offered(self.memory.units, begin_s, forecast, t_s, beside)
-
-
-def _as_book(session: Session) -> dict[str, Any]:
-    return {
-        "t_s": session.t_s,
-        "bids": [to_json(bid) for bid in session.bids],
-        "couplings": [{"kind": type(c).__name__, **to_json(c)} for c in session.couplings],
-    }
+        return self.case.expected(begin_s, n_mtu, now if follows else None)

@@ -15,7 +15,6 @@ from cosim.estimation.history import history_window
 from cosim.estimation.methods import Estimate, estimate, voltage_band
 from cosim.estimation.observability import observability
 from cosim.estimation.problem import EstimationProblem
-from cosim.grid.engine import Engine
 from cosim.grid.site_flow import SiteFlow
 from cosim.io.profiles import history
 from simulators._base import Adapter, Inputs, Output
@@ -26,8 +25,8 @@ _FLOWS_KEPT = 64  # load flows kept, one for each combination of taps and capaci
 class Estimator(Adapter):
     """One model for each method: p_kw, q_kvar (n_site,); ``bus``, ``branch``, ``head``: the state that follows, the
     head also without the orders in force; ``screening``: what the readings say of each other. Where orders act in the
-    same MTU, that is the state in which they are decided. Taps and capacitors are known from telemetry. Remembers
-    nothing: random streams are named by step."""
+    same MTU, that is the state in which they are decided. Taps, capacitors and switches are known from telemetry.
+    Remembers nothing: random streams are named by step."""
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {
         "snapshot": ("value", "quality"),
@@ -38,7 +37,7 @@ class Estimator(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case, config = self.case, self.case.scenario.estimator
-        self._engine = Engine(case.feeder, case.scenario.grid)
+        self._engine = case.engine()
         self._flow_at = lru_cache(_FLOWS_KEPT)(self._new_flow)
         storage_rows = [case.pods.index(unit.pod) for unit in case.storage]
         self._site_of_pod = site_sums(case.pod_sites)
@@ -103,7 +102,7 @@ class Estimator(Adapter):
         self._engine.close()
 
     def _new_flow(self, position: tuple[float, ...]) -> SiteFlow:
-        """The load flow with taps and capacitors at ``position`` (n_control,)."""
+        """The load flow with taps, capacitors and switches at ``position`` (n_control,)."""
         case = self.case
         network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
         return SiteFlow(network, case.feeder, case.pod_sites, case.sensor_model.channels)

@@ -13,17 +13,18 @@ from cosim.domain.grid import GridState
 from cosim.errors import PowerFlowError
 from cosim.flexibility.storage import feasible_kw
 from cosim.flexibility.thresholds import after
-from cosim.grid.engine import Engine
 from cosim.grid.limits import VIOLATIONS, Limits
 from cosim.sensing.truth import metered_conductors
 from simulators._base import Adapter, Inputs, Output
+
+_POSITION = "tap [pu], share of capacitor steps, position of a measure"
 
 
 @dataclass(frozen=True)
 class GridMemory:
     """``e_kwh`` (n_storage,) at the beginning of the step at ``t_s``, in which storage ran at ``p_kw`` (n_storage,);
-    ``controls`` are the positions of taps and capacitors; ``foreign`` the latest values of foreign simulators, by
-    quantity and POD."""
+    ``controls`` are the positions of taps, capacitors and switches; ``foreign`` the latest values of foreign
+    simulators, by quantity and POD."""
 
     t_s: int
     e_kwh: Floats
@@ -44,6 +45,7 @@ class Grid(Adapter):
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {
         "pod": ("profile_p_kw", "profile_q_kvar", "change_p_kw", "change_q_kvar"),
         "order": ("p_kw",),
+        "measure": ("position",),
     }
 
     def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
@@ -63,7 +65,7 @@ class Grid(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
-        self._engine = Engine(case.feeder, case.scenario.grid)
+        self._engine = case.engine()
         self._limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
         metered = metered_conductors(case.sensor_model.channels)
         self._metered = np.array([case.layout.conductors.index(name) for name in metered], dtype=np.int64)
@@ -101,9 +103,7 @@ class Grid(Adapter):
                 Signal("q_kvar", "kvar", "reactive power at the head", "feeder", feeder, HEAD_SIGN),
                 Signal("loss_kw", "kW", "losses of the whole circuit", "feeder", feeder),
             ),
-            "control": (
-                Signal("position", "1", "tap [pu], or share of capacitor steps", "control", self._engine.control_names),
-            ),
+            "control": (Signal("position", "1", _POSITION, "control", self._engine.control_names),),
             "solution": (
                 VIOLATIONS,
                 Signal("converged", "1", "power flow converged", "feeder", feeder, codes=("diverged", "converged")),
@@ -117,6 +117,7 @@ class Grid(Adapter):
         step_s, e_kwh = self.case.clock.step_s, self.memory.e_kwh
         p_storage = frozen([feasible_kw(u, wanted[k], e_kwh[k], step_s) for k, u in enumerate(self.case.storage)])
         p_kw, q_kvar = self._pod_powers(inputs, p_storage)
+        self._put_measures(inputs)
         state = self._solve(t_s, p_kw, q_kvar)
         controls = self._engine.controls()
         self.memory = replace(self.memory, p_kw=p_storage, controls=controls)
@@ -144,6 +145,13 @@ class Grid(Adapter):
         at_once = self.case.scenario.operator.action == "same"
         ended = at_once and t_s > self.memory.t_s and self.case.clock.begins_mtu(t_s)
         return frozen(np.zeros(len(self.case.storage))) if ordered is None or ended else ordered
+
+    def _put_measures(self, inputs: Inputs) -> None:
+        """The operator's measures go where they are ordered to be; without orders they stay."""
+        ordered = inputs.get(("measure", "position"))
+        positions = self._engine.measure_positions() if ordered is None else self.case.positions(ordered)
+        if positions != self._engine.measure_positions():
+            self._engine.set_measures(positions)
 
     def _book_energy(self, t_s: int) -> None:
         """Moves the stored energy to ``t_s``; solving a step again books nothing."""

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from cosim.domain.frames import EventTable, Message, Signal, frozen
-from cosim.domain.market import Award, Bid, Coupling, EnergyBand, RampLimit, StorageLimit, from_json, to_json
+from cosim.domain.market import Award, Bid, to_json
 from cosim.market.session import NOTHING_BOUGHT, LocalMarket, SessionResult, Situation
 from simulators._base import Adapter, Inputs, Output
+from simulators._book import book_of
 from simulators._network import NETWORKS_KEPT, FeederModels
 
 AWARDS = EventTable(
@@ -20,6 +21,7 @@ AWARDS = EventTable(
         "t_s": "s",
         "bid": None,
         "seller": None,
+        "buyer": None,
         "direction": None,
         "quantity_kw": "kW",
         "price_eur_per_kwh": "EUR/kWh",
@@ -27,12 +29,16 @@ AWARDS = EventTable(
         "gate_s": "s",
     },
 )
+AVAILABILITY = EventTable(
+    "availability",
+    "what counts as offered of a contract in an MTU of its window; of several gates for an MTU the largest counts",
+    {"t_s": "s", "contract": None, "seller": None, "committed_kw": "kW", "offered_kw": "kW", "gate_s": "s"},
+)
 UNSOLVED = EventTable(
     "unsolved",
     "limits that a plan does not keep in an MTU, forecast errors included, or that the power flow finds exceeded",
     {"t_s": "s", "kind": None, "element": None, "excess": "pu, A or kW", "limit": "pu, A or kW", "gate_s": "s"},
 )
-_COUPLINGS: dict[str, type[Coupling]] = {kind.__name__: kind for kind in (StorageLimit, EnergyBand, RampLimit)}
 
 
 class Market(Adapter):
@@ -53,6 +59,7 @@ class Market(Adapter):
             "session": (
                 AWARDS,
                 UNSOLVED,
+                *((AVAILABILITY,) if case.contracts else ()),
                 Signal("cost_eur", "EUR", "asked for what was bought", "feeder", feeder),
                 Signal("bought_kw", "kW", "quantity bought for the next MTU, up and down", "feeder", feeder),
                 Signal("unsolved_kw", "kW", "missing to keep all limits, by what would do most", "feeder", feeder),
@@ -78,18 +85,15 @@ class Market(Adapter):
             ("award", "awards"): [to_json(award) for _, result in results for award in result.awards],
             ("session", AWARDS.name): [row for _, result in results for row in self._award_rows(t_s, result)],
             ("session", UNSOLVED.name): [row for each in results for row in self._unsolved_rows(t_s, *each)],
+            ("session", AVAILABILITY.name): self._availability_rows(t_s, inputs["book", "sessions"]),
         }
 
     def close(self) -> None:
         self._models.close()
 
-    def _cleared(self, t_s: int, situation: Situation, book: dict[str, Any]) -> SessionResult:
-        bids = [from_json(Bid, bid) for bid in book["bids"]]
-        couplings = [
-            from_json(_COUPLINGS[each["kind"]], {k: v for k, v in each.items() if k != "kind"})
-            for each in book["couplings"]
-        ]
-        return self._market.clear(situation, bids, self._resources, couplings, gate_s=t_s)
+    def _cleared(self, t_s: int, situation: Situation, offered: dict[str, Any]) -> SessionResult:
+        book = book_of(offered, self.case.needs(t_s, situation.t_s, len(situation.p_kw)))
+        return self._market.clear(situation, book.bids, self._resources, book.couplings, gate_s=t_s, needs=book.needs)
 
     def _award_rows(self, t_s: int, result: SessionResult) -> list[dict[str, Any]]:
         if result.clearing is None:
@@ -105,6 +109,7 @@ class Market(Adapter):
                 "t_s": award.t_s + k * mtu_s,
                 "bid": award.bid,
                 "seller": bid.seller,
+                "buyer": award.buyer,
                 "direction": bid.direction.value,
                 "quantity_kw": kw,
                 "price_eur_per_kwh": price,
@@ -129,6 +134,23 @@ class Market(Adapter):
                 "gate_s": t_s,
             }
             for mtu, kind, element, excess, limit in missing
+        ]
+
+    def _availability_rows(self, t_s: int, sessions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        mtu_s, contracts = self.case.clock.mtu_s, {contract.id: contract for contract in self.case.contracts}
+        return [
+            {
+                "t_s": each["t_s"] + k * mtu_s,
+                "contract": each["contract"],
+                "seller": contracts[each["contract"]].seller,
+                "committed_kw": contracts[each["contract"]].committed_kw,
+                "offered_kw": kw,
+                "gate_s": t_s,
+            }
+            for session in sessions
+            for each in session["commitments"]
+            for k, (owed, kw) in enumerate(zip(each["window"], each["offered_kw"], strict=True))
+            if owed
         ]
 
 

@@ -56,7 +56,8 @@ class Line:
 
 def area_of(pod: str) -> str:
     """The area of a POD or an element; empty at transmission."""
-    return pod.rpartition("/")[0]
+    area, slash, _ = pod.partition("/")
+    return area if slash else ""
 
 
 def reactive(pod: str) -> str:

@@ -28,6 +28,7 @@ from cosim.coordination.messages import AreaCurve
 from cosim.coordination.scheme import CURVES, Balance, Stage
 from cosim.coordination.situation import Allowed, Situation, allowed, curve_resource
 from cosim.domain.market import Bid, Direction, PriceStep, Resource
+from cosim.errors import BidError, Fault
 from cosim.market.case import ClearingCase, ClearingSettings, JointLimit
 from cosim.market.network import NetworkRows
 
@@ -164,6 +165,9 @@ def _interface(
 
 def _counterparts(now: Situation, area: str | None, balance: Balance, size_kw: float) -> Iterator[Bid]:
     if balance == "priced" and area is not None:
+        if area not in now.price_eur_per_kwh:
+            key = f"areas.{area}.interface_price_eur_per_mwh"
+            raise BidError(Fault("the scheme needs a price of the interface", key=key))
         price = now.price_eur_per_kwh[area]
         yield _counterpart(f"{TRADE} up", Direction.UP, now.t_s, size_kw, price)
         yield _counterpart(f"{TRADE} down", Direction.DOWN, now.t_s, size_kw, -price)

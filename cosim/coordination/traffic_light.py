@@ -65,7 +65,7 @@ def traffic_light(
         np.stack([widest(room.take, inside) for inside in members.values()], axis=1) if members else np.zeros((0, 0, 2))
     )
     take = np.where(take > NO_EFFECT, take, 0.0)
-    flat = take.reshape(len(room.room_kw), -1)
+    flat = take.reshape(len(room.room_kw), registered.size)
     cap = safe_box(flat, np.maximum(room.room_kw, 0.0), registered.ravel(), np.ones(registered.size)).reshape(-1, 2)
     lights = []
     for m, perimeter in enumerate(members):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cosim.domain.frames import Floats
-from cosim.domain.market import Award, Bid, Coupling, Direction, Product
-from cosim.flexibility.band import FlexibilityBand, flexibility_band
+from cosim.domain.frames import Floats, frozen
+from cosim.domain.market import Award, Bid, Coupling, Direction, Product, Resource
+from cosim.flexibility.band import FlexibilityBand, departure_kwh, flexibility_band
 from cosim.flexibility.disaggregation import divide_awards
 from cosim.flexibility.offers import Member, Terms, coupling, offers
 from cosim.flexibility.outages import Stream, delivered_share, out_of_reach
@@ -30,6 +30,10 @@ from cosim.scenario.market import AggregatorConfig
 
 PRODUCTS = {direction: Product(direction.value, "congestion", direction) for direction in Direction}
 """What is traded in the local market: net injection raised or lowered for an MTU."""
+
+Reserved = Mapping[tuple[str, Direction], Floats]
+"""What is kept for contracts of a resource (n_mtu,) [kW]."""
+_NOTHING: Reserved = {}
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,13 @@ class Session:
     couplings: tuple[Coupling, ...]
     members: Mapping[str, Member]
     over_profile_kw: Mapping[str, Floats]
+
+    def able_kw(self, resource: str, direction: Direction) -> Floats:
+        """What a resource can be held to in each MTU (n_mtu,) [kW]; where the clearing knows its energy, by power."""
+        member = self.members[resource]
+        if any(coupling.resource == resource for coupling in self.couplings):
+            return member.rated_kw(direction)
+        return member.sustained_kw(direction)
 
     @property
     def courses(self) -> frozenset[str]:
@@ -174,11 +185,13 @@ class Fleet:
         forecast: PowerForecast,
         submitted_s: int,
         beside: Sequence[Session] = (),
+        reserved: Reserved = _NOTHING,
     ) -> Session:
         """Offers for the MTUs of ``forecast`` from ``t_s`` on, made at the end of the step at ``submitted_s``.
 
         Of a profile only what is there at the lower edge of its band is offered. What was bought before is not offered
-        again, nor the energy of a unit that has sold a course of it, or offers one in a session ``beside`` this one.
+        again, nor the energy of a unit that has sold a course of it, or offers one in a session ``beside`` this one,
+        nor what is ``reserved``.
         """
         courses = {name for session in beside for name in session.courses}
         n_mtu, first_s = len(forecast.p_kw), submitted_s + self.step_s
@@ -189,22 +202,18 @@ class Fleet:
             state, ahead = self._state_at(unit, each, first_s, t_s), self._ahead(unit, t_s, forecast)
             band = flexibility_band(unit.device, state, ahead, self.mtu_s, self.step_s)
             over_kw[unit.resource.id] = band.baseline_kw - [now.p_kw for now in ahead]
-            band = _without_sold(band, each, t_s // self.mtu_s, taken=unit.resource.id in courses)
-            members[unit.resource.id] = Member(unit.resource, band, unit.up_eur_per_kwh, unit.down_eur_per_kwh)
+            taken = unit.resource.id in courses or bool(each.unreached)
+            band = _without_sold(band, each, t_s // self.mtu_s, taken=taken)
             limit = coupling(unit.resource.id, unit.device, state, band) if n_mtu > 1 else None
-            couplings += [limit] if limit is not None and not each.unreached else []
-        bids = [bid for name in self._sellers() for bid in self._bids(name, memory, members, t_s, n_mtu, submitted_s)]
+            band = _without_reserved(band, unit.resource, reserved)
+            members[unit.resource.id] = Member(unit.resource, band, unit.up_eur_per_kwh, unit.down_eur_per_kwh)
+            couplings += [limit] if limit is not None else []
+        bids = [bid for name in self._sellers() for bid in self._bids(name, members, t_s, n_mtu, submitted_s)]
         return Session(t_s, self.mtu_s, n_mtu, tuple(bids), tuple(couplings), members, over_kw)
 
-    def _bids(
-        self, seller: str, memory: Sequence[UnitMemory], members: Mapping[str, Member], t_s: int, n_mtu: int, at_s: int
-    ) -> list[Bid]:
+    def _bids(self, seller: str, members: Mapping[str, Member], t_s: int, n_mtu: int, at_s: int) -> list[Bid]:
         config = self.sellers.get(seller, self.sellers.get("default", AggregatorConfig()))
-        own = [
-            members[unit.resource.id]
-            for unit, each in zip(self.units, memory, strict=True)
-            if unit.resource.aggregator == seller and not each.unreached
-        ]
+        own = [members[unit.resource.id] for unit in self.units if unit.resource.aggregator == seller]
         terms = Terms(seller, t_s, config.delivery, coupled=n_mtu > 1 and config.delivery == "single", submitted_s=at_s)
         found = []
         for product in PRODUCTS.values():
@@ -295,6 +304,31 @@ def _without_sold(band: FlexibilityBand, memory: UnitMemory, first: int, *, take
     up_kw = np.where(sold_kw > 0.0, 0.0, np.maximum(band.up_kw + np.minimum(sold_kw, 0.0), 0.0))
     down_kw = np.where(sold_kw < 0.0, 0.0, np.maximum(band.down_kw - np.maximum(sold_kw, 0.0), 0.0))
     return replace(band, up_kw=up_kw, down_kw=down_kw)
+
+
+def _without_reserved(band: FlexibilityBand, resource: Resource, reserved: Reserved) -> FlexibilityBand:
+    """A band less what is kept for contracts, of which no more is there than registered."""
+    for direction, registered_kw in ((Direction.UP, resource.up_kw), (Direction.DOWN, resource.down_kw)):
+        kept_kw = reserved.get((resource.id, direction))
+        if kept_kw is not None:
+            band = _less(band, direction, kept_kw, registered_kw)
+    return band
+
+
+def _less(band: FlexibilityBand, direction: Direction, kept_kw: Floats, registered_kw: float) -> FlexibilityBand:
+    def left(kw: Floats) -> Floats:
+        return frozen(np.maximum(np.minimum(kw, registered_kw) - kept_kw, 0.0))
+
+    name, store = direction.value, band.store
+    if store is not None:
+        room_kwh = getattr(store, f"{name}_room_kwh") - departure_kwh(store, direction, kept_kw)
+        more: dict[str, Any] = {
+            f"{name}_max_kw": left(getattr(store, f"{name}_max_kw")),
+            f"{name}_room_kwh": frozen(np.maximum(room_kwh, 0.0)),
+        }
+        store = replace(store, **more)
+    changed: dict[str, Any] = {f"{name}_kw": left(band.alone_kw(direction)), "store": store}
+    return replace(band, **changed)
 
 
 def fleet_to_json(memory: Sequence[UnitMemory]) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from cosim.flexibility.forecast import Forecast, corrected, held, profile
 from cosim.rng import rng_for
 from cosim.scenario.market import ForecastConfig
 
+FROM_PRESENT = ("corrected", "persistence")
+"""Methods that start from what is known of the present."""
+_LEAST_KW = 1e-6
 Powers = tuple[Floats, Floats]
 """Net consumption of all PODs (..., n_pod) [kW, kvar]."""
 
@@ -87,6 +91,23 @@ def pods_of_sites(sites: Powers, expected: Powers, half: Powers, sums: Floats) -
 
 
 def _spread(site: Floats, expected: Floats, half: Floats, sums: Floats) -> Floats:
-    weight = np.maximum(half, 1e-6)
+    weight = np.maximum(half, _LEAST_KW)
     missing = site - expected @ sums
     return np.asarray(expected + weight * (sums @ (missing / (weight @ sums))))
+
+
+def widened(forecast: PowerForecast, sigma_kw: Floats, sums: Floats, coverage: float) -> PowerForecast:
+    """A forecast of one MTU that starts from an estimate with standard deviations ``sigma_kw`` of its sites (n_site,)
+    [kW], NaN where not known: half-bands are wider by what a normal error stays below with probability ``coverage``.
+
+    PODs have their shares of it by their half-bands, reactive power in proportion to active power.
+    """
+    more_kw = NormalDist().inv_cdf(0.5 * (1.0 + coverage)) * np.nan_to_num(sigma_kw)
+    weight = np.maximum(forecast.half_p_kw[0], _LEAST_KW)
+    by_pod_kw = weight * (sums @ (more_kw / (weight @ sums)))
+    by_pod_kvar = by_pod_kw * forecast.half_q_kvar[0] / weight
+    return replace(
+        forecast,
+        half_p_kw=frozen(forecast.half_p_kw + by_pod_kw),
+        half_q_kvar=frozen(forecast.half_q_kvar + by_pod_kvar),
+    )

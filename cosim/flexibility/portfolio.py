@@ -133,12 +133,12 @@ def _named(
         fault = _fault_of_pod(config, pods[index[pod]]) if pod in index else "no such POD"
         if fault:
             fitting = [each.name for each in pods if not _fault_of_pod(config, each)]
-            faults.append(Fault(fault, key=key, value=pod, allowed=_shown(pod, fitting)))
+            faults.append(Fault(fault, key=key, value=pod, allowed=shown(pod, fitting)))
         else:
             yield key, index[pod]
 
 
-def _shown(name: str, available: Sequence[str]) -> str:
+def shown(name: str, available: Sequence[str]) -> str:
     """Some of what is available, names spelled alike first."""
     alike = dict.fromkeys([*get_close_matches(name, available, _SHOWN), *available])
     return ", ".join(list(alike)[:_SHOWN]) + (", ..." if len(alike) > _SHOWN else "")

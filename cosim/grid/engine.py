@@ -50,8 +50,8 @@ class Engine:
 
     ``pods`` (n_pod,) is the order of the powers given to `solve`, ``pod_sites`` (n_pod,) and ``pod_buses`` (n_pod,)
     where they are, ``storage`` the storage units among them, ``layout`` what the state is made of, ``control_names``
-    (n_control,) the taps and capacitors that controls move, ``measures`` what the operator moves. Several engines at
-    once do not disturb each other.
+    (n_control,) the taps and capacitors that controls move, then the ``measures`` that the operator moves. Several
+    engines at once do not disturb each other.
 
     Raises FeederError with all that is wrong with the circuit or its ``feeder.yaml``, or with the measures.
     """
@@ -75,8 +75,8 @@ class Engine:
         except CosimError:
             self.close()
             raise
-        self.layout, self.control_names = self._topology.layout, self._controls.names
-        self.measures = self._measures.measures
+        self.layout, self.measures = self._topology.layout, self._measures.measures
+        self.control_names = (*self._controls.names, *(measure.name for measure in self.measures))
         self.pod_sites = tuple(site_of(circuit, element, self.layout.nodes) for element in self._elements)
         self.pod_buses = tuple(bus_of_site(site) for site in self.pod_sites)
         self._drawn = DrawnPower(self._dss, self._elements)
@@ -141,20 +141,29 @@ class Engine:
         )
 
     def controls(self) -> dict[str, Any]:
-        """Positions of taps and capacitors that controls move; with the powers of a step they determine its state."""
-        return self._controls.positions()
+        """Positions of taps and capacitors that controls move, and of measures if there are any; with the powers of a
+        step they determine its state."""
+        positions = self._controls.positions()
+        return {**positions, "measures": dict(self._measures.positions)} if self.measures else positions
 
     def restore_controls(self, controls: dict[str, Any]) -> None:
         """Sets the positions that `controls` gave."""
         self._controls.restore(controls)
+        if "measures" in controls:
+            self._measures.set(controls["measures"])
 
     def control_values(self, controls: dict[str, Any]) -> Floats:
-        """Positions in the form of `controls` as numbers (n_control,): taps [pu], share of a capacitor's steps."""
-        return self._controls.values(controls)
+        """Positions in the form of `controls` as numbers (n_control,): taps [pu], share of a capacitor's steps, and
+        those of measures."""
+        own = [controls["measures"][measure.name] for measure in self.measures]
+        return frozen([*self._controls.values(controls), *own])
 
     def controls_at(self, values: Floats) -> dict[str, Any]:
         """The positions that `control_values` turned into numbers, for `restore_controls` and `unloaded`."""
-        return self._controls.at(values)
+        n = len(self._controls.names)
+        positions = self._controls.at(values[:n])
+        own = {measure.name: round(float(value)) for measure, value in zip(self.measures, values[n:], strict=True)}
+        return {**positions, "measures": own} if own else positions
 
     def measure_positions(self) -> Positions:
         """Positions of all measures; at first those of the script."""
@@ -172,9 +181,9 @@ class Engine:
         return self._measures.allows(positions)
 
     def unloaded(self, positions: dict[str, Any] | None = None, measures: Positions | None = None) -> Unloaded:
-        """The network without its PODs, for batch power flows, with taps and capacitors at ``positions`` as `controls`
-        gives them, and with ``measures`` at theirs; by default where they are. Afterwards the engine is only good for
-        more of these, and for closing.
+        """The network without its PODs, for batch power flows, with taps, capacitors and measures at ``positions`` as
+        `controls` gives them, and with ``measures`` at others; by default where they are. Afterwards the engine is only
+        good for more of these, and for closing.
 
         Raises FeederError naming every POD with a load law that is not known, and what else is not linear, or with what
         forbids the positions of the measures.
@@ -185,7 +194,7 @@ class Engine:
                 self._dss, self.feeder, self._elements, self.layout, v_base, self._measures.switches
             )
         if positions is not None:
-            self._controls.restore(positions)
+            self.restore_controls(positions)
         if measures is not None:
             self._measures.set(measures)
         return self._pod_free.read()

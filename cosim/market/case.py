@@ -24,7 +24,7 @@ class ClearingSettings:
     """``interface_kw``: bounds on the change of the import from the grid above in every MTU, None for none (mode 0),
     `HOLD` for an unchanged interface (mode 1). ``objective``: least cost, or the most export or import (mode 2).
 
-    ``slack_eur_per_kwh``: price of a limit or firm need that stays unmet, in kW of the resource that would do most for
+    ``slack_eur_per_kwh``: price of a limit or firm need that stays unmet, in kW of the POD where 1 kW does most for
     it; None makes them hard. ``no_worse``: what stays unmet is at most what is unmet with the locked awards alone.
     ``lazy``: planes enter when they are violated, else all at once.
     """

@@ -22,7 +22,7 @@ UNSOLVED_KW = 1e-5
 class Unsolved:
     """A limit that the plan does not keep in an MTU, forecast errors included, or a firm need that is not met.
 
-    ``excess`` in ``unit``, ``missing_kw`` that much in kW of the resource that would do most for it.
+    ``excess`` in ``unit``, ``missing_kw`` that much in kW at the POD where it does most for it.
     """
 
     mtu: int

@@ -13,12 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cosim.domain.frames import Floats
-from cosim.domain.market import Award, Bid, Coupling, Resource
+from cosim.domain.market import Award, Bid, Coupling, Need, Resource
+from cosim.grid.measures import Measure, Positions
 from cosim.market.ac_loop import AcClearing, AcExcess, clear_with_ac
 from cosim.market.book import check_case
 from cosim.market.case import HOLD, ClearingCase, ClearingSettings
 from cosim.market.clearing import clear
 from cosim.market.feeder_model import FeederModel
+from cosim.market.grid_side import MeasureChoice, Mode, choose_measures
 from cosim.market.highs import Highs
 from cosim.market.network import NetworkRows
 from cosim.market.outcome import Clearing, Unsolved
@@ -46,7 +48,7 @@ _CLOSE = 0.995
 @dataclass(frozen=True)
 class Situation:
     """The schedule without what is to be bought over the MTUs from ``t_s`` on, and half-bands of its error, all
-    (n_mtu, n_pod) [kW, kvar]; ``position`` (n_control,) of taps and capacitors."""
+    (n_mtu, n_pod) [kW, kvar]; ``position`` (n_control,) of taps and capacitors, and of the operator's measures last."""
 
     t_s: int
     p_kw: Floats
@@ -82,6 +84,15 @@ class SessionResult:
     clearing: Clearing | None
 
 
+@dataclass(frozen=True)
+class Book:
+    """What is offered in a session, what couples its MTUs, and what others than the operator of the grid need."""
+
+    bids: tuple[Bid, ...] = ()
+    couplings: tuple[Coupling, ...] = ()
+    needs: tuple[Need, ...] = ()
+
+
 NOTHING_BOUGHT = SessionResult((), 0.0, (), (), 0, 0.0, None)
 
 
@@ -112,9 +123,11 @@ class LocalMarket:
         couplings: Sequence[Coupling] = (),
         stage: str = "local",
         gate_s: int | None = None,
+        needs: Sequence[Need] = (),
     ) -> SessionResult:
-        """Buys what keeps all limits or leaves the least unmet; ``gate_s``: when the gate closed, bids that came later
-        are a fault. Raises BidError with all that is wrong with the book, PowerFlowError, MarketError."""
+        """Buys what keeps all limits and meets all ``needs``, or leaves the least unmet; ``gate_s``: when the gate
+        closed, bids that came later are a fault. Raises BidError with all that is wrong with the book, PowerFlowError,
+        MarketError."""
         model, rows = self.model_at(situation.position), self._rows(situation)
         reach_kw = _capability_kw(bids, resources, rows[0][0].pods, len(rows))
         keep = [_in_question(network, each, kw) for (network, each), kw in zip(rows, reach_kw, strict=True)]
@@ -125,17 +138,9 @@ class LocalMarket:
         def magnitudes(t: int, p_kw: Floats, q_kvar: Floats) -> Floats:
             return model.magnitudes(t, p_kw, q_kvar)[:, keep[t]]
 
-        case = ClearingCase(
-            bids=tuple(bids),
-            resources=resources,
-            networks=tuple(network_part(network, of) for (network, _), of in zip(rows, keep, strict=True)),
-            t_s=situation.t_s,
-            mtu_s=self.mtu_s,
-            uncertainty=tuple(uncertainty for _, uncertainty in rows),
-            couplings=tuple(couplings),
-            settings=self._settings(),
-            gate_s=gate_s,
-        )
+        part = [(network_part(network, of), each) for (network, each), of in zip(rows, keep, strict=True)]
+        book = Book(tuple(bids), tuple(couplings), tuple(needs))
+        case = self._case(situation, book, resources, part, gate_s)
         check_case(case)
         solver = self._solver()
         if self.config.outer_loop:
@@ -146,6 +151,58 @@ class LocalMarket:
         bought = awards(clearing, self.config.pricing, stage, self.buyer)
         return SessionResult(
             bought, clearing.cost_eur, clearing.unsolved, found.excess, found.rounds, clearing.gap, clearing
+        )
+
+    def choose(
+        self,
+        situation: Situation,
+        measures: Sequence[Measure],
+        mode: Mode,
+        allows: Callable[[Positions], bool],
+        moved: Mapping[str, int],
+        book: Book,
+        resources: Mapping[str, Resource],
+    ) -> tuple[MeasureChoice, Situation]:
+        """Which ``measures`` the operator moves, and the situation then; the ``book`` counts in the mode ``with`` only.
+        See `choose_measures`. Raises PowerFlowError, MarketError, BidError."""
+        controls = situation.position[: len(situation.position) - len(measures)]
+        own = situation.position[len(controls) :]
+        start = {measure.name: round(position) for measure, position in zip(measures, own, strict=True)}
+
+        def position(at: Positions) -> tuple[float, ...]:
+            return (*controls, *(float(at[measure.name]) for measure in measures))
+
+        choice = choose_measures(
+            self._case(situation, book, resources, self._rows(situation)),
+            measures,
+            start,
+            lambda at: self.model_at(position(at)),
+            mode,
+            allows=allows,
+            moved=moved,
+            solver=self._solver(),
+        )
+        return choice, replace(situation, position=position(choice.positions))
+
+    def _case(
+        self,
+        situation: Situation,
+        book: Book,
+        resources: Mapping[str, Resource],
+        rows: Sequence[tuple[NetworkRows, Uncertainty]],
+        gate_s: int | None = None,
+    ) -> ClearingCase:
+        return ClearingCase(
+            bids=book.bids,
+            resources=resources,
+            networks=tuple(network for network, _ in rows),
+            t_s=situation.t_s,
+            mtu_s=self.mtu_s,
+            uncertainty=tuple(uncertainty for _, uncertainty in rows),
+            needs=book.needs,
+            couplings=book.couplings,
+            settings=self._settings(),
+            gate_s=gate_s,
         )
 
     def _rows(self, situation: Situation) -> list[tuple[NetworkRows, Uncertainty]]:

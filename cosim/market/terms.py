@@ -99,8 +99,10 @@ class MtuNetwork:
         self.scale_kw = self._scales()
 
     def _scales(self) -> Floats:
+        """What 1 kW does at the POD where it does most (n_quantity,), whoever offers: what stays unmet of a limit has the
+        same price whatever the book, and a resource that does little is bought only if it costs little."""
         cap_kw = self._offers.cap_kw
-        reach = np.abs(self.by_delta[:, cap_kw > 0.0]).max(axis=1, initial=0.0)
+        reach = np.abs(self._network.by_p).max(axis=1, initial=0.0)
         limit = np.ones(len(reach))
         limit[: len(self._network.conductors)] = np.where(np.isnan(self._network.i_max_a), 1.0, self._network.i_max_a)
         return np.asarray(np.maximum(reach, _LEAST_REACH * limit / max(float(cap_kw.sum()), 1.0)))

@@ -16,6 +16,7 @@ import pandas as pd
 
 from cosim.clock import parse_duration_s
 from cosim.domain.frames import Floats, Ints
+from cosim.domain.site import site_sums
 from cosim.report.causes import LEAST_EXCESS, PodErrors
 from cosim.report.reading import WITH, WITHOUT, Reading
 from cosim.units import SECONDS_PER_HOUR
@@ -28,7 +29,11 @@ _POWERS = ("p_kw", "q_kvar")
 @dataclass(frozen=True)
 class ForecastErrors:
     """Power drawn without activation less what was expected of it at the gate, and its half-bands, all (n_step, n_pod)
-    [kW, kvar]; NaN where no session in real time looked at the step's MTU."""
+    [kW, kvar]; NaN where no session in real time looked at the step's MTU.
+
+    PODs at one site count together, under the name of the first: the network feels their sum alone, and an estimate
+    does not tell them apart.
+    """
 
     pods: tuple[str, ...]
     p_kw: Floats
@@ -181,7 +186,17 @@ class MarketRun:
             share = np.divide(bought_kw, expected_kw, out=np.zeros_like(bought_kw), where=expected_kw != 0.0)
             half_p_kw, half_q_kvar = (half * np.abs(1.0 + share) for half in (half_p_kw, half_q_kvar))
         p_kw, q_kvar = self._error("p_kw", bought_kw), self._error("q_kvar", bought_kvar)
-        return ForecastErrors(self.pods, p_kw, q_kvar, half_p_kw, half_q_kvar)
+        pods, sums = self._sites
+        return ForecastErrors(pods, *(each @ sums for each in (p_kw, q_kvar, half_p_kw, half_q_kvar)))
+
+    @property
+    def _sites(self) -> tuple[tuple[str, ...], Floats]:
+        """The first POD of each site, and what adds up the PODs of each (n_pod, n_site)."""
+        site_of = self.reading.json("pod_sites") or {}
+        sites = [str(site_of.get(pod, pod)) for pod in self.pods]
+        first = dict(zip(reversed(sites), reversed(self.pods), strict=True))
+        known = list(dict.fromkeys(sites))
+        return tuple(first[site] for site in known), site_sums(sites)
 
     def _error(self, quantity: str, bought: Floats) -> Floats:
         """What profiles drew less what was expected of them at the gate, before ``bought`` was (n_step, n_pod)."""

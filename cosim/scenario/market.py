@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from cosim.clock import zone
+from cosim.scenario.measures import MeasureConfig
+from cosim.scenario.procurement import ContractConfig, NeedConfig
 from cosim.scenario.values import (
     Duration,
     NonNegative,
@@ -192,6 +194,11 @@ class DsoConfig(Part):
     """The buyer of local flexibility."""
 
     forecast: ForecastConfig = Field(ForecastConfig(), description="what it expects")
+    measures: dict[str, MeasureConfig] = Field({}, description="what it may move in its grid in real time, by name")
+    measures_mode: Literal["before", "with"] = Field(
+        "before",
+        description="moves come first, and only what they leave is bought; or the least cost of moves and flexibility",
+    )
 
 
 class UncertaintyConfig(Part):
@@ -230,6 +237,9 @@ class MarketConfig(Part):
     pricing: Literal["pay_as_bid", "pay_as_clear", "pay_as_clear_uniform"] = Field(
         "pay_as_bid", description="what is paid"
     )
+    spot: Switch = Field(True, description="whether aggregators offer freely beside what contracts oblige them to")
+    contracts: dict[str, ContractConfig] = Field({}, description="flexibility bought forward, by name")
+    needs: dict[str, NeedConfig] = Field({}, description="what others than the operator of the grid buy, by name")
     uncertainty: UncertaintyConfig = Field(UncertaintyConfig(), description="errors a plan survives")
     interface: Literal["free", "hold"] = Field(
         "free", description="whether the exchange with the grid above may change (mode 0) or not (mode 1)"

@@ -188,15 +188,17 @@ class _Composer:
         return [link for link in self._links if link.source.simulator == name]
 
     def connect_all(self) -> None:
-        idle = np.zeros(len(self._case.storage))
-        nothing: list[Any] = []
+        first: dict[str, Any] = {
+            "operator": np.zeros(len(self._case.storage)),
+            "dso": np.array(list(self._case.measures_start.values()), dtype=float),
+        }
         for link in self._links:
             source = self._entities[link.source.simulator, link.source.entity]
             target = self._entities[link.target.simulator, link.target.entity]
             how: dict[str, Any] = {}
             if link.when == "next":
-                first = nothing if link.message else self._wired(link, idle)
-                how = {"time_shifted": True, "initial_data": {link.source.attribute: first}}
+                before = [] if link.message else self._wired(link, first[link.source.simulator])
+                how = {"time_shifted": True, "initial_data": {link.source.attribute: before}}
             elif link.when == "back":
                 how = {"weak": True}
             if link.source.simulator in self._case.scenario.simulators:

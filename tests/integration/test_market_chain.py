@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from market_runs import LINE_SCENARIO, constant_line, line, midday
+from short_runs import NO_FAULTS
 
 from cosim import open_results, result_hash
 from cosim.case import open_case
@@ -147,6 +148,21 @@ def test_estimate_knows_what_is_declared_and_sold(tmp_path: Path) -> None:
             assert estimated[site].to_numpy() == pytest.approx(drawn[pods].sum(axis=1).to_numpy(), abs=8.0), site
 
 
+def test_half_bands_cover_the_error_of_what_is_behind_each_transformer(tmp_path: Path) -> None:
+    """Load and PV behind one meter are told apart badly, which matters to no limit: their sum is what flows."""
+    path = midday(tmp_path / "run.h5", "start=2016-07-21T08:00:00+01:00", "duration=8h", NO_FAULTS).path
+    with open_results(path) as results:
+        drawn_kw = results.frame("counterfactual/pod/p_kw").to_numpy()[1:]
+        expected_kw, half_kw = (results.frame(f"dso/forecast/{name}").iloc[:-1] for name in ("p_kw", "half_p_kw"))
+    error_kw, sites = drawn_kw - expected_kw.to_numpy(), [pod.partition(".")[0] for pod in half_kw]
+    within = [
+        np.abs(error_kw[:, own].sum(axis=1)) <= half_kw.to_numpy()[:, own].sum(axis=1)
+        for own in ([k for k, of in enumerate(sites) if of == site] for site in sorted(set(sites)))
+    ]
+    assert len(within) == 5
+    assert np.mean(within) >= 0.95
+
+
 # --- the trap: a state that already holds the awards ---------------------------------------------------------------
 
 
@@ -204,7 +220,7 @@ def test_an_estimator_that_forgets_what_was_sold_finds_it_elsewhere(
     def advance(self, t_s, inputs):
         return original(self, t_s, {key: value for key, value in inputs.items() if key[0] != "plan"})
 
-    overrides = ("sensors.meters=[]", "duration=1h")
+    overrides = ("sensors.meters=[]", "duration=1h", "market.uncertainty.set=none")
     told = constant_line(tmp_path / "told", *overrides).path
     monkeypatch.setattr(Estimator, "advance", advance)
     untold = constant_line(tmp_path / "untold", *overrides).path
@@ -372,7 +388,11 @@ def test_a_gate_at_the_end_of_the_day_leaves_nothing_to_correct_at_once(tmp_path
         (("market: {}", "market: {}\naggregators: {agg: {}}"), 12, "aggregators.agg: no resource has this aggregator"),
         (("pods: [A]", "pods: [B]"), 9, "resources.load.pods.0: no such POD; got B; allowed: A"),
         (("load: {curtailable: 0.5}", "battery: {}"), 9, "needs p_max_kw and e_max_kwh; got A"),
-        (("persistence", "corrected, half_share: 0.1"), 10, "dso.forecast.method: half_share, correlation and beyond"),
+        (
+            ("persistence", "corrected, half_share: 0.1"),
+            10,
+            "dso.forecast.method: half_share: errors are known of method perfect",
+        ),
         (("persistence", "perfect, half_share: 0.5, beyond: 2"), 10, "dso.forecast.beyond: errors would reach"),
         (
             ("market: {}", "market: {gate: day_ahead, gate_time: '23:50'}"),

@@ -1,13 +1,13 @@
 """Random small markets: a tree or a loop of branches, loads and generation, limits that may be violated."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from cosim.domain.market import Bid, Direction, PriceStep, Resource
 from cosim.market.case import ClearingCase, ClearingSettings
 from cosim.market.network import NetworkRows
-from cosim.market.uncertainty import Uncertainty, box
+from cosim.market.uncertainty import Uncertainty, box, budget, ellipsoid, factor_set
 
 V = 230.0
 TURN = np.exp(-2j * np.pi / 3.0)
@@ -93,17 +93,70 @@ def limited(net, share, drop_pu=None):
 def random_case(
     seed, share, half_band=0.0, meshed=False, drop_pu=None, kind=None, phases=(0,), generation=0.3, **settings
 ):
+    """A market on a random grid."""
+    net = limited(network_of(random_grid(seed, meshed, generation), phases), share, drop_pu)
+    return market_on(net, seed, half_band, kind, **settings)
+
+
+def market_on(net, seed, half_band=0.0, kind=None, **settings):
     """Every POD may sell all of its load or generation up and half of it down, at prices of its own."""
-    grid = random_grid(seed, meshed, generation)
     rng = np.random.default_rng([seed, 1])
-    net = limited(network_of(grid, phases), share, drop_pu)
     bids, resources = [], {}
-    for pod, p, q in zip(net.pods, grid.p_kw, grid.q_kvar, strict=True):
+    for pod, p, q in zip(net.pods, net.p_kw, net.q_kvar, strict=True):
         resources[pod] = Resource(pod, pod, "load", "A", abs(p), abs(p), kvar_per_kw=q / p)
         for direction, kw in ((Direction.UP, abs(p)), (Direction.DOWN, abs(p) / 2.0)):
             step = (PriceStep(kw, float(np.round(rng.uniform(0.05, 0.5), 3))),)
             bids.append(Bid(f"{pod} {direction.value}", "A", "P", direction, 0, (kw,), step, resource=pod))
-    uncertain = Uncertainty(half_band * np.abs(grid.p_kw), half_band * grid.q_kvar * np.sign(grid.p_kw), kind or box())
+    errors = Uncertainty(half_band * np.abs(net.p_kw), half_band * net.q_kvar * np.sign(net.p_kw), kind or box())
     return ClearingCase(
-        tuple(bids), resources, (net,), 0, 900, uncertainty=(uncertain,), settings=ClearingSettings(**settings)
+        tuple(bids), resources, (net,), 0, 900, uncertainty=(errors,), settings=ClearingSettings(**settings)
     )
+
+
+def uncertain(case, kind, half=0.1, **more):
+    """The case with half-bands of a share of all powers."""
+    net = case.networks[0]
+    return replace(case, uncertainty=(Uncertainty(half * np.abs(net.p_kw), half * np.abs(net.q_kvar), kind, **more),))
+
+
+KINDS = {
+    "box": lambda n: box(),
+    "budget": lambda n: budget(0.6 * n),
+    "ball": lambda n: ellipsoid(0.3 * np.ones((n, n)) + 0.7 * np.eye(n), 1.2),
+    "factors": lambda n: factor_set(np.full((n, 1), 0.6), np.full(n, 0.4)),
+}
+
+
+def sample(kind, n, rng):
+    """Points of a set, on its boundary."""
+    columns = n if kind.loadings is None else kind.loadings.shape[1]
+    eta = rng.uniform(-1.0, 1.0, (200, columns))
+    if kind.norm == "ball":
+        eta *= kind.size / np.linalg.norm(eta, axis=1, keepdims=True)
+    elif kind.norm == "budget":
+        eta *= np.minimum(1.0, kind.size / np.abs(eta).sum(axis=1, keepdims=True))
+    else:
+        eta = np.sign(eta)
+    return eta if kind.loadings is None else eta @ kind.loadings.T
+
+
+def scaled(bid: Bid, factor: float) -> Bid:
+    return replace(bid, steps=tuple(replace(s, price_eur_per_kwh=factor * s.price_eur_per_kwh) for s in bid.steps))
+
+
+def permuted(net: NetworkRows, pods, quantities) -> NetworkRows:
+    """The same network with its PODs, conductors and nodes in another order."""
+    i, v = quantities
+    order = {"pods": pods, "conductors": i, "nodes": v}
+    arrays = {
+        **dict.fromkeys(("p_kw", "q_kvar", "head_by_p", "head_by_q"), (pods,)),
+        **dict.fromkeys(("i_a", "i_max_a"), (i,)),
+        **dict.fromkeys(("v_pu", "v_min_pu", "v_max_pu"), (v,)),
+        **dict.fromkeys(("i_by_p", "i_by_q"), (i, pods)),
+        **dict.fromkeys(("v_by_p", "v_by_q"), (v, pods)),
+    }
+    values = {name: tuple(np.array(getattr(net, name), dtype=object)[at]) for name, at in order.items()}
+    for name, at in arrays.items():
+        values[name] = getattr(net, name)[np.ix_(*at)]
+    assert set(values) == {field.name for field in fields(net)}
+    return NetworkRows(**values)

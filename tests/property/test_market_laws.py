@@ -1,22 +1,21 @@
 """Laws of the clearing (R1 to R11 but R6, which needs an AC power flow) on random small networks, radial and meshed."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_market import random_case
+from random_market import KINDS, permuted, random_case, sample, scaled, uncertain
 
-from cosim.domain.market import Bid, Direction
+from cosim.domain.market import Direction
 from cosim.market.clearing import clear, worst_corners
 from cosim.market.flexible_range import at_export, export_kw, export_range
 from cosim.market.highs import Highs
-from cosim.market.network import NetworkRows
 from cosim.market.planes import LimitSettings
 from cosim.market.pricing import bid_prices, location_prices
 from cosim.market.reference import Reference
-from cosim.market.uncertainty import Uncertainty, box, budget, certain, ellipsoid, factor_set
+from cosim.market.uncertainty import box, budget, certain, ellipsoid
 
 seeds = st.integers(0, 10_000)
 meshed = st.booleans()
@@ -29,11 +28,6 @@ fewer = settings(max_examples=12, deadline=None)
 
 def cost(case):
     return clear(case, SOLVER).objective_eur
-
-
-def uncertain(case, kind, half=0.1, **more):
-    net = case.networks[0]
-    return replace(case, uncertainty=(Uncertainty(half * np.abs(net.p_kw), half * np.abs(net.q_kvar), kind, **more),))
 
 
 @few
@@ -105,27 +99,6 @@ def test_r4_turning_all_angles_by_whole_sectors_changes_nothing(seed, loop, shar
     assert again == pytest.approx(cost(case), abs=EUR, rel=1e-7)
 
 
-KINDS = {
-    "box": lambda n: box(),
-    "budget": lambda n: budget(0.6 * n),
-    "ball": lambda n: ellipsoid(0.3 * np.ones((n, n)) + 0.7 * np.eye(n), 1.2),
-    "factors": lambda n: factor_set(np.full((n, 1), 0.6), np.full(n, 0.4)),
-}
-
-
-def sample(kind, n, rng):
-    """Points of a set, on its boundary."""
-    columns = n if kind.loadings is None else kind.loadings.shape[1]
-    eta = rng.uniform(-1.0, 1.0, (200, columns))
-    if kind.norm == "ball":
-        eta *= kind.size / np.linalg.norm(eta, axis=1, keepdims=True)
-    elif kind.norm == "budget":
-        eta *= np.minimum(1.0, kind.size / np.abs(eta).sum(axis=1, keepdims=True))
-    else:
-        eta = np.sign(eta)
-    return eta if kind.loadings is None else eta @ kind.loadings.T
-
-
 @few
 @given(seed=seeds, loop=meshed, share=shares, name=st.sampled_from(sorted(KINDS)))
 def test_r5_no_error_of_the_set_breaks_a_limit_and_the_worst_reaches_it(seed, loop, share, name):
@@ -149,10 +122,6 @@ def test_r5_no_error_of_the_set_breaks_a_limit_and_the_worst_reaches_it(seed, lo
             family.weight[corner.key.limit] * (z[quantity] + network.protection.effect[quantity] @ corner.xi)
         ).real
         assert (reached - family.bound[corner.key.limit]).max() == pytest.approx(0.0, abs=1e-6 * corner.limit)
-
-
-def scaled(bid: Bid, factor: float) -> Bid:
-    return replace(bid, steps=tuple(replace(s, price_eur_per_kwh=factor * s.price_eur_per_kwh) for s in bid.steps))
 
 
 @few
@@ -202,24 +171,6 @@ def test_r10_three_balanced_phases_are_as_one(seed, loop, share):
     assume(not one.unsolved)  # three phases pay three slacks
     np.testing.assert_allclose(three.awarded_kw, one.awarded_kw, atol=1e-6)
     assert three.objective_eur == pytest.approx(one.objective_eur, abs=EUR, rel=1e-7)
-
-
-def permuted(net: NetworkRows, pods, quantities) -> NetworkRows:
-    """The same network with its PODs, conductors and nodes in another order."""
-    i, v = quantities
-    order = {"pods": pods, "conductors": i, "nodes": v}
-    arrays = {
-        **dict.fromkeys(("p_kw", "q_kvar", "head_by_p", "head_by_q"), (pods,)),
-        **dict.fromkeys(("i_a", "i_max_a"), (i,)),
-        **dict.fromkeys(("v_pu", "v_min_pu", "v_max_pu"), (v,)),
-        **dict.fromkeys(("i_by_p", "i_by_q"), (i, pods)),
-        **dict.fromkeys(("v_by_p", "v_by_q"), (v, pods)),
-    }
-    values = {name: tuple(np.array(getattr(net, name), dtype=object)[at]) for name, at in order.items()}
-    for name, at in arrays.items():
-        values[name] = getattr(net, name)[np.ix_(*at)]
-    assert set(values) == {field.name for field in fields(net)}
-    return NetworkRows(**values)
 
 
 @few

@@ -59,6 +59,8 @@ def test_json_holds_all_of_it(capsys):
 def test_mistakes_are_one_message_and_exit_code_2(capsys):
     assert main(["clear", T1, "--scheme", "nothing"]) == 2
     assert "no scheme of that name; got nothing" in capsys.readouterr().err
+    assert main(["clear", T1, "--scheme", "smartnet_shared_priced"]) == 2
+    assert "areas.D.interface_price_eur_per_mwh: the scheme needs a price" in capsys.readouterr().err
     assert main(["clear", "nowhere.yaml", "--scheme", "it_coopt"]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert main(["clear", T1, "--scheme", "it_coopt", "--set", "need_mw=much"]) == 2

@@ -51,6 +51,18 @@ def test_colours_of_both_directions():
     assert light["area", DOWN].colour is Colour.GREEN
 
 
+def test_all_is_green_where_no_limit_can_be_reached():
+    light = lights_of((0.0, -7.0))
+    assert {key: (each.colour, each.cap_kw, each.limit) for key, each in light.items()} == {
+        ("area", UP): (Colour.YELLOW, pytest.approx(8.0), light["area", UP].limit),
+        ("area", DOWN): (Colour.GREEN, 20.0, ""),
+    }
+    small = {name: replace(unit, up_kw=1.0, down_kw=1.0) for name, unit in INSIDE.items()}
+    found = traffic_light(clearing_case((0.0, 0.0), small), area().matrix)
+    assert [(light.colour, light.cap_kw) for light in found] == [(Colour.GREEN, 2.0)] * 2
+    assert traffic_light(clearing_case((10.0, 10.0), {}), area().matrix) == ()
+
+
 def test_finer_perimeters_never_lower_the_total():
     fine = TopologicalMatrix(1, tuple(replace(e, dso_perimeter=e.resource) for e in area().matrix.entries))
     for load_kw in ((4.0, 4.0), (0.0, 12.0), (10.0, 10.0), (2.0, -8.0)):

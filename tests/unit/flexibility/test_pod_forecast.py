@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cosim.flexibility.forecast import corrected, held, profile
-from cosim.flexibility.pod_forecast import PodForecast, pods_of_sites
+from cosim.flexibility.pod_forecast import PodForecast, PowerForecast, pods_of_sites, widened
 from cosim.scenario.market import ForecastConfig
 
 RNG = np.random.default_rng(5)
@@ -112,3 +112,23 @@ def test_sites_that_are_as_expected_change_nothing():
     half = (np.ones(4), np.ones(4))
     found = pods_of_sites((expected[0] @ SUMS, expected[1] @ SUMS), expected, half, SUMS)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_what_the_estimate_is_unsure_of_widens_the_bands_of_its_sites():
+    """A normal error stays below 1.96 standard deviations with 95 %: 4 kW and nothing known."""
+    half_kw = np.array([[1.0, 2.0, 3.0, 0.0]])
+    forecast = PowerForecast(np.ones((1, 4)), np.ones((1, 4)), half_kw, 0.5 * half_kw)
+    found = widened(forecast, np.array([4.0, np.nan]), SUMS, 0.95)
+    more_kw = found.half_p_kw - half_kw
+    np.testing.assert_allclose(more_kw @ SUMS, [[1.959964 * 4.0, 0.0]], rtol=1e-6)
+    np.testing.assert_allclose(more_kw[0], 1.959964 * np.array([1.0, 0.0, 3.0, 0.0]), atol=1e-5)
+    np.testing.assert_allclose(found.half_q_kvar, 0.5 * found.half_p_kw, atol=1e-5)
+    np.testing.assert_array_equal(found.p_kw, forecast.p_kw)
+    np.testing.assert_array_equal(found.q_kvar, forecast.q_kvar)
+
+
+def test_a_site_of_which_all_is_known_is_as_unsure_as_its_estimate():
+    nothing = np.zeros((1, 4))
+    found = widened(PowerForecast(nothing, nothing, nothing, nothing), np.array([3.0, 1.0]), SUMS, 0.6827)
+    np.testing.assert_allclose(found.half_p_kw, [[1.0, 1.0, 1.0, 1.0]], rtol=1e-3)
+    assert not found.half_q_kvar.any()

@@ -164,9 +164,9 @@ def test_rules_of_the_scenario_reach_the_clearing(config, expected):
 def test_a_solver_has_the_time_of_the_scenario(monkeypatch):
     given = []
 
-    def solver(time_limit_s):
+    def solver(time_limit_s, *more):
         given.append(time_limit_s)
-        return Highs(time_limit_s)
+        return Highs(time_limit_s, *more)
 
     monkeypatch.setattr(market_session, "Highs", solver)
     clear(market(time_limit_s=7.0), situation([60.0, 60.0]), bid("P0 up", 50.0, 0.3))

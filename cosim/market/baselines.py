@@ -1,0 +1,199 @@
+"""What a meter would have shown without an activation, and how far a method is from the truth of a simulation.
+
+Sources: UFTP (Shapeshifter) D-Prognosis for ``schedule``; NYISO's and EnerNOC's customer baseline loads ("high 5 of 10"
+with a same-day adjustment of at most 20 %) for ``high_x_of_y``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from types import MappingProxyType
+from typing import Final, Protocol
+
+import numpy as np
+
+from cosim.domain.frames import Floats
+from cosim.domain.settlement import Period, Series
+from cosim.errors import Fault, ProfileError
+from cosim.market.metering import values_kw
+from cosim.units import SECONDS_PER_DAY, energy_kwh
+
+_SATURDAY = 5
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a meter: ``measured``, also of days before; what was declared; what a simulation of the same
+    time without activation gave.
+
+    ``start`` (UTC) is time 0, ``utc_offset_s`` how far local days are ahead. ``not_similar``: local days, of
+    activations or holidays, that say nothing about others.
+    """
+
+    measured: Series
+    schedule: Series | None = None
+    counterfactual: Series | None = None
+    start: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    utc_offset_s: int = 0
+    not_similar: frozenset[date] = frozenset()
+
+
+class Baseline(Protocol):
+    """A method: the baseline (n_mtu,) [kW] of the MTUs of an activation that was ordered at ``order_s``.
+
+    Raises ProfileError naming what it needs and does not have.
+    """
+
+    def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]: ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What was declared."""
+
+    def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
+        return values_kw(_present(known, known.schedule, "schedule"), period)
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """What the simulation gave without activation: the truth, which only a simulation knows."""
+
+    def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
+        return values_kw(_present(known, known.counterfactual, "simulation without activation"), period)
+
+
+@dataclass(frozen=True)
+class Zero:
+    """Nothing: for pure injection that exists for the activation only."""
+
+    def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
+        return (0.0,) * period.n_mtu
+
+
+@dataclass(frozen=True)
+class MeterBefore:
+    """The mean of the last ``n_mtu`` whole MTUs before the order (or before the activation, if ordered later)."""
+
+    n_mtu: int = 1
+
+    def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
+        late_s = max(0, period.t_s - order_s)
+        ended = Period(period.t_s - -(-late_s // period.mtu_s) * period.mtu_s, period.mtu_s, 0)
+        return (_mean(values_kw(known.measured, ended.before(self.n_mtu))),) * period.n_mtu
+
+
+@dataclass(frozen=True)
+class HighXOfY:
+    """The mean of the ``x`` similar days with the highest consumption in the same MTUs, of the last ``y`` before.
+
+    Similar are days of the same sort, working day or weekend, with all measurements; fewer than ``y`` are enough if
+    there are ``x``. With ``adjust_mtu`` it is scaled to what was measured in that many MTUs before the order, by at
+    most ``adjust_max``; not at all where the days show nothing in them. Of equal days the last counts.
+    """
+
+    x: int = 5
+    y: int = 10
+    adjust_mtu: int = 0
+    adjust_max: float = 0.20
+
+    def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
+        ended_s = min(period.t_s, order_s // period.mtu_s * period.mtu_s)
+        window = Period(ended_s, period.mtu_s, 0).before(self.adjust_mtu)
+        days = self._days(known, period, window)
+        highest = sorted(range(len(days)), key=lambda k: (-math.fsum(days[k][0]), k))[: self.x]
+        base = [_mean([days[k][0][t] for k in highest]) for t in range(period.n_mtu)]
+        before = math.fsum(_mean([days[k][1][t] for k in highest]) for t in range(self.adjust_mtu))
+        factor = 1.0
+        if before != 0.0:
+            ratio = math.fsum(values_kw(known.measured, window)) / before
+            factor = min(max(ratio, 1.0 - self.adjust_max), 1.0 + self.adjust_max)
+        return tuple(factor * value for value in base)
+
+    def _days(self, known: Known, period: Period, window: Period) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+        """What each similar day, the last first, shows in the same MTUs and in those before the order."""
+        days: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
+        back = 1
+        while len(days) < self.y and period.t_s - back * SECONDS_PER_DAY >= known.measured.t_s:
+            shift_s = back * SECONDS_PER_DAY
+            same, before = (Period(each.t_s - shift_s, each.mtu_s, each.n_mtu) for each in (period, window))
+            if _similar(known, period, back) and not (_lacks(known.measured, same) or _lacks(known.measured, before)):
+                days.append((values_kw(known.measured, same), values_kw(known.measured, before)))
+            back += 1
+        if len(days) < self.x:
+            problem = "too few similar days before"
+            key = f"baseline of {known.measured.owner}"
+            raise ProfileError(Fault(problem, key=key, value=str(len(days)), allowed=f"{self.x} or more"))
+        return days
+
+
+METHODS: Final[Mapping[str, Baseline]] = MappingProxyType(
+    {
+        "schedule": Schedule(),
+        "high_x_of_y": HighXOfY(),
+        "meter_before_after": MeterBefore(),
+        "model": Counterfactual(),
+        "zero": Zero(),
+    }
+)
+"""By the name that a product gives (`Product.baseline_method`), with their usual settings."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Of a baseline against the truth: mean, mean absolute and root mean square error [kW]; energy that it credits to
+    an activation UP beyond what was delivered [kWh]: that of an activation DOWN is the opposite."""
+
+    mean_kw: float
+    mean_abs_kw: float
+    rms_kw: float
+    credited_up_kwh: float
+
+
+def baseline_series(method: Baseline, known: Known, period: Period, order_s: int) -> Series:
+    """The baseline of a meter as a record."""
+    p_kw = method.p_kw(known, period, order_s)
+    return Series(known.measured.owner, "baseline", period.t_s, period.mtu_s, p_kw)
+
+
+def bias(baseline_kw: Sequence[float] | Floats, truth_kw: Sequence[float] | Floats, mtu_s: int) -> Bias:
+    """Of a baseline (n_mtu,) against what would have been (n_mtu,)."""
+    error = np.asarray(baseline_kw, dtype=float) - np.asarray(truth_kw, dtype=float)
+    mean = float(error.mean())
+    rms = float(np.sqrt((error**2).mean()))
+    return Bias(mean, float(np.abs(error).mean()), rms, energy_kwh(float(error.sum()), mtu_s))
+
+
+def method_biases(known: Known, period: Period, order_s: int) -> Mapping[str, Bias | ProfileError]:
+    """Of every method against the simulation without activation; of a method that lacks something, what."""
+    truth = Counterfactual().p_kw(known, period, order_s)
+    found: dict[str, Bias | ProfileError] = {}
+    for name, method in METHODS.items():
+        try:
+            found[name] = bias(method.p_kw(known, period, order_s), truth, period.mtu_s)
+        except ProfileError as lacking:
+            found[name] = lacking
+    return found
+
+
+def _present(known: Known, series: Series | None, what: str) -> Series:
+    if series is None:
+        raise ProfileError(Fault(f"no {what}", key=f"baseline of {known.measured.owner}"))
+    return series
+
+
+def _similar(known: Known, period: Period, back: int) -> bool:
+    today = (known.start + timedelta(seconds=period.t_s + known.utc_offset_s)).date()
+    day = today - timedelta(days=back)
+    return (day.weekday() < _SATURDAY) == (today.weekday() < _SATURDAY) and day not in known.not_similar
+
+
+def _lacks(measured: Series, period: Period) -> bool:
+    return bool(measured.over(period).missing)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

@@ -1,0 +1,165 @@
+"""Energy positions of all who answer for balance, corrected for activations; together they are the interface's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Final, Literal
+
+from cosim.domain.settlement import Interface, Perimeter, Period, Series
+from cosim.errors import BidError, Fault
+from cosim.market.delivery import Delivery, signed
+from cosim.market.exact import energy
+from cosim.market.metering import values_kw
+
+Correction = Literal["none", "ordered", "delivered"]
+_NONE: Final = Fraction(0)
+_NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Position:
+    """Of a party in the MTU from ``t_s`` on [kWh]: what its meters were scheduled to draw and drew, and ``activated``,
+    the rise of injection by activations that others answer for (of those who answer for them: below zero)."""
+
+    party: str
+    t_s: int
+    scheduled: Fraction
+    metered: Fraction
+    activated: Fraction
+    estimated: bool = False
+
+    @property
+    def imbalance(self) -> Fraction:
+        """Above zero: long, it drew less (or injected more) than scheduled, activations of others left out."""
+        return self.scheduled - self.metered - self.activated
+
+
+def check_perimeters(perimeters: Sequence[Perimeter], measured: Mapping[str, Series], loss_party: str) -> None:
+    """Raises BidError unless every measured meter is in exactly one perimeter, and every meter of one is measured."""
+    faults = list(_perimeter_faults(perimeters, measured, loss_party))
+    if faults:
+        raise BidError(faults)
+
+
+def _perimeter_faults(
+    perimeters: Sequence[Perimeter], measured: Mapping[str, Series], loss_party: str
+) -> Iterator[Fault]:
+    holders: dict[str, list[str]] = defaultdict(list)
+    for perimeter in perimeters:
+        for meter in perimeter.meters:
+            holders[meter].append(perimeter.party)
+    for meter, parties in holders.items():
+        if len(parties) > 1:
+            yield Fault("in more than one perimeter", key=f"meter {meter}", value=", ".join(parties), allowed="one")
+        if meter not in measured:
+            yield Fault("no measurement", key=f"meter {meter}", value=f"in the perimeter of {parties[0]}")
+    for meter in measured:
+        if meter not in holders:
+            allowed = ", ".join(perimeter.party for perimeter in perimeters) or "none"
+            yield Fault("in no perimeter: nobody answers for its balance", key=f"meter {meter}", allowed=allowed)
+    parties = [perimeter.party for perimeter in perimeters]
+    for party in dict.fromkeys(party for party in parties if parties.count(party) > 1):
+        yield Fault("more than one perimeter of that party", key=f"perimeter of {party}")
+    if loss_party in parties:
+        problem = "answers for losses and for meters: give its meters a party of their own"
+        yield Fault(problem, key=f"perimeter of {loss_party}")
+
+
+def positions(
+    period: Period,
+    perimeters: Sequence[Perimeter],
+    measured: Mapping[str, Series],
+    interface: Interface,
+    delivered: Sequence[Delivery] = (),
+    correction: Correction = "delivered",
+    bearers: Mapping[str, str] = _NOBODY,
+) -> tuple[Position, ...]:
+    """Of every party in every MTU; imbalances add up to what the interface imported less than scheduled.
+
+    A BRP answers for what its meters drew against its schedule; ``correction`` takes out what was ordered there, or
+    what was delivered, and the buyer of the activation answers for it instead, or its bearer in ``bearers``. The loss
+    party answers for what the interface carried and no meter saw. ``measured`` must be complete.
+
+    Raises BidError naming every meter in no perimeter or in several, ProfileError for MTUs without a value.
+    """
+    check_perimeters(perimeters, measured, interface.loss_party)
+    scheduled = {each.party: _energies(each.scheduled, period) for each in perimeters}
+    metered = {each.party: _sums([_energies(measured[m], period) for m in each.meters], period) for each in perimeters}
+    guessed = {each.party: _any_estimated([measured[m] for m in each.meters], period) for each in perimeters}
+    own = interface.loss_party
+    scheduled[own] = _rest(_energies(interface.scheduled, period), scheduled.values(), period)
+    metered[own] = _rest(_energies(interface.metered, period), metered.values(), period)
+    guessed[own] = _any_estimated([interface.metered, *measured.values()], period)
+    party_of = {meter: perimeter.party for perimeter in perimeters for meter in perimeter.meters}
+    moved = _corrections(delivered, party_of, correction, bearers)
+    nothing, measured_all = (_NONE,) * period.n_mtu, (False,) * period.n_mtu
+    return tuple(
+        Position(
+            party,
+            t_s,
+            scheduled.get(party, nothing)[t],
+            metered.get(party, nothing)[t],
+            moved.get((party, t_s), _NONE),
+            guessed.get(party, measured_all)[t],
+        )
+        for t, t_s in enumerate(period.begins)
+        for party in dict.fromkeys([*scheduled, *sorted(party for party, _ in moved)])
+    )
+
+
+def _sums(tables: Iterable[Sequence[Fraction]], period: Period) -> tuple[Fraction, ...]:
+    tables = list(tables)
+    return tuple(sum((table[t] for table in tables), _NONE) for t in range(period.n_mtu))
+
+
+def _rest(whole: Sequence[Fraction], parts: Iterable[Sequence[Fraction]], period: Period) -> tuple[Fraction, ...]:
+    """What a whole has beyond its parts (n_mtu,)."""
+    return tuple(each - of_parts for each, of_parts in zip(whole, _sums(parts, period), strict=True))
+
+
+def _any_estimated(series: Sequence[Series], period: Period) -> tuple[bool, ...]:
+    flags = [each.over(period).estimated for each in series]
+    return tuple(any(own[t] for own in flags) for t in range(period.n_mtu))
+
+
+def _energies(series: Series, period: Period) -> tuple[Fraction, ...]:
+    return tuple(energy(p_kw, period.mtu_s) for p_kw in values_kw(series, period))
+
+
+def _corrections(
+    delivered: Sequence[Delivery], party_of: Mapping[str, str], correction: Correction, bearers: Mapping[str, str]
+) -> Mapping[tuple[str, int], Fraction]:
+    """Activated energy taken out of a party's position, by party and MTU; what is taken from one another gets."""
+    moved: dict[tuple[str, int], Fraction] = defaultdict(Fraction)
+    if correction == "none":
+        return moved
+    for each in delivered:
+        buyer = each.call.award.buyer
+        bearer = bearers.get(buyer, buyer)
+        for share in each.shares:
+            if share.meter not in party_of:
+                raise BidError(Fault("called, but in no perimeter", key=f"meter {share.meter}"))
+            kwh = signed(each.call.direction, share.ordered if correction == "ordered" else share.given)
+            moved[party_of[share.meter], each.t_s] += kwh
+            moved[bearer, each.t_s] -= kwh
+    return moved
+
+
+def interface_imbalance(period: Period, interface: Interface) -> tuple[Fraction, ...]:
+    """What it imported less than scheduled (n_mtu,) [kWh]."""
+    planned, seen = (_energies(each, period) for each in (interface.scheduled, interface.metered))
+    return tuple(p - s for p, s in zip(planned, seen, strict=True))
+
+
+def closing_gaps(period: Period, found: Sequence[Position], interface: Interface) -> tuple[Fraction, ...]:
+    """By how much the imbalances of all parties miss the interface's (n_mtu,) [kWh]: nothing, if all is well."""
+    total: dict[int, Fraction] = defaultdict(Fraction)
+    for each in found:
+        total[each.t_s] += each.imbalance
+    return tuple(
+        total[t_s] - kwh for t_s, kwh in zip(period.begins, interface_imbalance(period, interface), strict=True)
+    )

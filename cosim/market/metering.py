@@ -1,0 +1,99 @@
+"""Measurements as they enter settlement: complete, with every value that stands in for a missing one flagged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+from cosim.domain.settlement import Period, Series
+from cosim.errors import Fault, ProfileError
+
+
+def values_kw(series: Series, period: Period) -> tuple[float, ...]:
+    """Power in the MTUs of a period. Raises ProfileError naming every MTU without one, or if the MTUs differ."""
+    _same_mtu(series, period)
+    own = series.over(period)
+    if own.missing:
+        raise ProfileError([_absent(series, period.begins[k]) for k in own.missing])
+    return tuple(value for value in own.p_kw if value is not None)
+
+
+def _same_mtu(series: Series, period: Period) -> None:
+    if series.mtu_s != period.mtu_s or (period.t_s - series.t_s) % period.mtu_s:
+        value, allowed = (f"{mtu_s} s from {t_s} s on" for t_s, mtu_s in _steps(series, period))
+        raise ProfileError(Fault("its MTUs are not those settled", key=_key(series), value=value, allowed=allowed))
+    if series.estimated and len(series.estimated) != len(series.p_kw):
+        value = f"{len(series.estimated)} flags of {len(series.p_kw)} values"
+        raise ProfileError(Fault("each value is estimated or not", key=_key(series), value=value))
+
+
+def _steps(series: Series, period: Period) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (series.t_s, series.mtu_s), (period.t_s, period.mtu_s)
+
+
+def _key(series: Series) -> str:
+    return f"{series.kind} of {series.owner}"
+
+
+def _absent(series: Series, t_s: int) -> Fault:
+    begin, end = series.t_s, series.t_s + len(series.p_kw) * series.mtu_s
+    return Fault("no value", key=_key(series), value=f"MTU from {t_s} s", allowed=f"recorded from {begin} to {end} s")
+
+
+def completed(
+    measured: Series, stand_in: Series, period: Period, gap_max_mtu: int = 2
+) -> tuple[Series, tuple[str, ...]]:
+    """A period's measurements, none missing, and a sentence on every gap.
+
+    A gap of up to ``gap_max_mtu`` MTUs between two measurements is a straight line between them, any other what
+    ``stand_in`` (a baseline: nothing delivered; a schedule: no imbalance) has. All are flagged as estimated. Raises
+    ProfileError naming each MTU that ``stand_in`` lacks as well.
+    """
+    _same_mtu(measured, period)
+    around = _widened(period, measured, gap_max_mtu)
+    seen = measured.over(around)
+    p_kw, flags = list(seen.p_kw), list(seen.estimated)
+    own = range(len(p_kw))[(period.t_s - around.t_s) // period.mtu_s :][: period.n_mtu]
+    told = []
+    for gap in _gaps(seen.missing):
+        inside = [k for k in gap if k in own]
+        line = _straight(seen.p_kw, gap) if len(gap) <= gap_max_mtu else None
+        if not inside:
+            continue
+        begin, end = around.begins[inside[0]], around.begins[inside[-1]] + period.mtu_s
+        missing = Period(begin, period.mtu_s, len(inside))
+        values = [line[k - gap[0]] for k in inside] if line else values_kw(stand_in, missing)
+        how = "interpolated" if line else f"taken from the {stand_in.kind} of {stand_in.owner}"
+        told.append(f"measurement of {measured.owner} missing from {begin} to {end} s: estimated, {how}")
+        for k, value in zip(inside, values, strict=True):
+            p_kw[k], flags[k] = value, True
+    full = replace(seen, p_kw=tuple(p_kw), estimated=tuple(flags))
+    return full.over(period), tuple(told)
+
+
+def _widened(period: Period, measured: Series, by_mtu: int) -> Period:
+    """Within what is recorded, ``by_mtu`` + 1 MTUs more on both sides: what a gap at its ends is interpolated from."""
+    end_s = measured.t_s + len(measured.p_kw) * measured.mtu_s
+    reach_s = (by_mtu + 1) * period.mtu_s
+    begin_s = min(period.t_s, max(measured.t_s, period.t_s - reach_s))
+    until_s = max(period.end_s, min(end_s, period.end_s + reach_s))
+    return Period(begin_s, period.mtu_s, (until_s - begin_s) // period.mtu_s)
+
+
+def _gaps(missing: tuple[int, ...]) -> list[range]:
+    if not missing:
+        return []
+    cuts = [k for k, (a, b) in enumerate(pairwise(missing), 1) if b != a + 1]
+    bounds = [0, *cuts, len(missing)]
+    return [range(missing[a], missing[b - 1] + 1) for a, b in pairwise(bounds)]
+
+
+def _straight(p_kw: tuple[float | None, ...], gap: range) -> list[float] | None:
+    """Between the values beside a gap; None if there is none on one side."""
+    before = p_kw[gap[0] - 1] if gap[0] else None
+    after = p_kw[gap[-1] + 1] if gap[-1] + 1 < len(p_kw) else None
+    if before is None or after is None or math.isnan(before) or math.isnan(after):
+        return None
+    step = (after - before) / (len(gap) + 1)
+    return [before + step * (k + 1) for k in range(len(gap))]

@@ -1,0 +1,158 @@
+"""Settlement: what each award, contract and imbalance of a period costs whom, in lines with payer and payee."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cosim.domain.settlement import Call, Interface, Perimeter, Period, Series, SettlementLine
+from cosim.errors import BidError, Fault, ProfileError
+from cosim.market.delivery import Delivery, deliveries
+from cosim.market.imbalance import Correction, Position, positions
+from cosim.market.metering import completed, values_kw
+from cosim.market.payments import (
+    Readiness,
+    availability,
+    clawbacks,
+    compensations,
+    imbalances,
+    lines,
+    penalties,
+    uplifts,
+    utilisation,
+)
+
+
+@dataclass(frozen=True)
+class SettlementRules:
+    """``imbalance_party`` buys and sells imbalances; ``correction`` of perimeters, ``bearers`` of what a buyer
+    activated (see `cosim.market.imbalance.positions`); ``gap_max_mtu``: longest gap that is interpolated."""
+
+    imbalance_party: str = "TSO"
+    correction: Correction = "delivered"
+    bearers: Mapping[str, str] = field(default_factory=dict)
+    gap_max_mtu: int = 2
+
+
+@dataclass(frozen=True)
+class SettlementCase:
+    """What is settled: ``measured`` and ``baselines`` by meter, prices (n_mtu,) [EUR/kWh].
+
+    ``suppliers`` of meters are compensated at ``reference_price`` by sellers other than themselves. Imbalances are
+    settled if ``interface`` is given, at ``imbalance_price``.
+    """
+
+    period: Period
+    calls: tuple[Call, ...]
+    measured: Mapping[str, Series]
+    baselines: Mapping[str, Series]
+    readiness: tuple[Readiness, ...] = ()
+    perimeters: tuple[Perimeter, ...] = ()
+    interface: Interface | None = None
+    imbalance_price: tuple[float, ...] = ()
+    suppliers: Mapping[str, str] = field(default_factory=dict)
+    reference_price: tuple[float, ...] = ()
+    rules: SettlementRules = SettlementRules()
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Lines in the order of time, kind, parties; what they rest on; ``told``: a sentence on each value estimated."""
+
+    lines: tuple[SettlementLine, ...]
+    deliveries: tuple[Delivery, ...]
+    positions: tuple[Position, ...]
+    told: tuple[str, ...]
+
+
+def settle(case: SettlementCase) -> Settlement:
+    """All lines of a period. Measurements that are missing are estimated (`cosim.market.metering`), flagged and told.
+
+    Raises BidError or ProfileError with everything that is wrong with calls, perimeters, prices and series.
+    """
+    _check_prices(case)
+    measured, told = _complete(case)
+    found = deliveries(case.period, case.calls, measured, case.baselines)
+    interface, more = _complete_interface(case, measured)
+    held: tuple[Position, ...] = ()
+    if interface is not None:
+        rules = case.rules
+        held = positions(case.period, case.perimeters, measured, interface, found, rules.correction, rules.bearers)
+    mtu_s = case.period.mtu_s
+    payments = [
+        *utilisation(found, mtu_s),
+        *uplifts(found, case.period),
+        *penalties(found, mtu_s),
+        *availability(case.readiness, case.period),
+        *clawbacks(case.readiness, found, case.period),
+        *compensations(found, case.suppliers, case.reference_price, case.period),
+        *imbalances(held, case.imbalance_price, case.rules.imbalance_party, case.period),
+    ]
+    return Settlement(lines(payments), found, held, (*told, *more))
+
+
+def _check_prices(case: SettlementCase) -> None:
+    wanted = [
+        ("imbalance_price", case.imbalance_price, case.interface is not None),
+        ("reference_price", case.reference_price, bool(case.suppliers)),
+    ]
+    n_mtu = case.period.n_mtu
+    faults = [
+        Fault("a price for each MTU is needed", key=name, value=f"{len(prices)} prices", allowed=str(n_mtu))
+        for name, prices, used in wanted
+        if used and len(prices) != n_mtu
+    ]
+    if faults:
+        raise BidError(faults)
+
+
+def _complete(case: SettlementCase) -> tuple[dict[str, Series], tuple[str, ...]]:
+    measured: dict[str, Series] = {}
+    told: list[str] = []
+    faults: list[Fault] = []
+    for meter, series in case.measured.items():
+        try:
+            stand_in = _stand_in(case, meter, series)
+            measured[meter], sentences = completed(series, stand_in, case.period, case.rules.gap_max_mtu)
+            told += sentences
+        except ProfileError as lacking:
+            faults += lacking.faults
+    if faults:
+        raise ProfileError(faults)
+    return measured, tuple(told)
+
+
+def _stand_in(case: SettlementCase, meter: str, measured: Series) -> Series:
+    """For what was not measured: the baseline (nothing delivered), without one the mean of what was."""
+    if meter in case.baselines:
+        return case.baselines[meter]
+    seen = [kw for kw in measured.p_kw if kw is not None and not math.isnan(kw)]
+    if not seen:
+        problem = "nothing measured, and no baseline to estimate it from"
+        raise ProfileError(Fault(problem, key=f"measurement of {meter}"))
+    mean_kw = (math.fsum(seen) / len(seen),) * case.period.n_mtu
+    return Series(f"{meter} (mean of what was measured)", "forecast", case.period.t_s, case.period.mtu_s, mean_kw)
+
+
+def _complete_interface(
+    case: SettlementCase, measured: Mapping[str, Series]
+) -> tuple[Interface | None, tuple[str, ...]]:
+    if case.interface is None:
+        return None, ()
+    whole, period = case.interface, case.period
+    stand_in = _flow(whole, case.perimeters, measured, period)
+    full, told = completed(whole.metered, stand_in, period, case.rules.gap_max_mtu)
+    return Interface(whole.scheduled, full, whole.loss_party), told
+
+
+def _flow(
+    whole: Interface, perimeters: tuple[Perimeter, ...], measured: Mapping[str, Series], period: Period
+) -> Series:
+    """What an interface carries if losses are as scheduled."""
+    added = [*(values_kw(series, period) for series in measured.values()), values_kw(whole.scheduled, period)]
+    planned = [values_kw(each.scheduled, period) for each in perimeters]
+    p_kw = tuple(
+        math.fsum([*(each[t] for each in added), *(-each[t] for each in planned)]) for t in range(period.n_mtu)
+    )
+    return Series(f"{whole.metered.owner} (meters and scheduled losses)", "forecast", period.t_s, period.mtu_s, p_kw)

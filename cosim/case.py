@@ -162,7 +162,7 @@ class Case:
                 begin_s = round((midnight - self.scenario.local(clock.start)).total_seconds())
                 n_mtu = (min(clock.until_s, begin_s + SECONDS_PER_DAY) - begin_s) // clock.mtu_s
                 found += [(begin_s, n_mtu)] if n_mtu > 0 else []
-        if config.gate == "real_time" or config.correct:
+        if (config.gate == "real_time" or config.correct) and next_s not in dict(found):
             found.append((next_s, 1))
         return found
 

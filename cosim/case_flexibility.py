@@ -4,11 +4,13 @@ contracts and needs; and what is wrong with them."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cosim.clock import format_duration
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats
 from cosim.domain.market import Contract, Direction, Need, Resource, Window
@@ -19,10 +21,11 @@ from cosim.grid.measures import CapacitorMeasure, Measure, SwitchMeasure, TapMea
 from cosim.io.profiles import Profiles, covering, read_file
 from cosim.market.contracts import contract_faults, in_window, window_faults
 from cosim.scenario.load import LoadedScenario
-from cosim.scenario.market import ForecastConfig, Outdoor
+from cosim.scenario.market import AggregatorConfig, ForecastConfig, Outdoor
 from cosim.scenario.measures import MeasureConfig
 from cosim.scenario.procurement import WEEK, ContractConfig, WindowConfig
 from cosim.scenario.schema import Scenario
+from cosim.units import SECONDS_PER_DAY
 
 _SHARE = 1e-9
 
@@ -79,6 +82,8 @@ def faults_of_market(loaded: LoadedScenario) -> Iterator[Fault]:
             yield loaded.fault(
                 f"aggregators.{name}", "no resource has this aggregator", name, ", ".join(("default", *sorted(sellers)))
             )
+    yield from _faults_of_sale(loaded)
+    yield from _faults_of_gate(loaded)
     forecast = scenario.dso.forecast
     plain = ForecastConfig()
     known = [key for key in ("half_share", "correlation", "beyond") if getattr(forecast, key) != getattr(plain, key)]
@@ -93,6 +98,33 @@ def faults_of_market(loaded: LoadedScenario) -> Iterator[Fault]:
             str(forecast.beyond),
             f"below {1.0 / forecast.half_share:g}",
         )
+
+
+def _faults_of_sale(loaded: LoadedScenario) -> Iterator[Fault]:
+    """Resources that their aggregator cannot offer in its way."""
+    scenario = loaded.scenario
+    standard = scenario.aggregators.get("default", AggregatorConfig())
+    for name, resource in scenario.resources.items():
+        seller = scenario.aggregators.get(resource.aggregator, standard)
+        if resource.load is not None and any(resource.load.rebound) and seller.delivery == "any_split":
+            problem = "a load that pays back cannot be in a bid of any split"
+            yield loaded.fault(f"resources.{name}.load.rebound", problem, allowed="delivery single or fixed_shares")
+
+
+def _faults_of_gate(loaded: LoadedScenario) -> Iterator[Fault]:
+    """A day ahead that does not begin with an MTU, or whose gate closes after the last step before it."""
+    scenario, config = loaded.scenario, loaded.scenario.market
+    if config is None or config.gate != "day_ahead":
+        return
+    midnight, gate = scenario.start.replace(hour=0, minute=0, second=0, microsecond=0), config.gate_time
+    if (scenario.start - midnight).total_seconds() % scenario.mtu or SECONDS_PER_DAY % scenario.mtu:
+        problem = "a day ahead begins at midnight, which must be the beginning of an MTU"
+        given = f"start {scenario.start.isoformat()}, mtu {format_duration(scenario.mtu)}"
+        yield loaded.fault("market.gate", problem, given)
+    latest = (midnight + timedelta(seconds=SECONDS_PER_DAY - scenario.step)).time()
+    if gate > latest:
+        problem = "closes after the last step of the day"
+        yield loaded.fault("market.gate_time", problem, f"{gate:%H:%M}", f"up to {latest:%H:%M}")
 
 
 def measures_of(scenario: Scenario) -> tuple[Measure, ...]:

@@ -70,12 +70,6 @@ class Series(_Closed):
     p_kw: tuple[float | None, ...]
     estimated: tuple[bool, ...] = ()
 
-    def covers(self, period: Period) -> bool:
-        """Whether it has the MTUs of a period, measured or not."""
-        offset_s = period.t_s - self.t_s
-        aligned = self.mtu_s == period.mtu_s and offset_s % self.mtu_s == 0
-        return aligned and offset_s >= 0 and period.end_s <= self.t_s + len(self.p_kw) * self.mtu_s
-
     def over(self, period: Period) -> Series:
         """The part of a period; MTUs outside of what was recorded are None. The MTUs of both must be the same."""
         first = (period.t_s - self.t_s) // self.mtu_s

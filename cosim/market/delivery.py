@@ -7,7 +7,7 @@ the deviation exactly; what a portfolio's meters gave counts together before it 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
@@ -112,19 +112,15 @@ def _call_faults(call: Call) -> Iterator[Fault]:
 def deliveries(
     period: Period, calls: Sequence[Call], measured: Mapping[str, Series], baselines: Mapping[str, Series]
 ) -> tuple[Delivery, ...]:
-    """Of every call in every MTU of the period in which something was awarded.
+    """Of every call in every MTU of the period in which something was ordered, in the order of time.
 
-    ``measured`` (complete, see `cosim.market.metering.completed`) and ``baselines`` by meter. Raises BidError naming
-    every meter without one of these and every fault of the calls, ProfileError for MTUs without a value.
+    ``measured`` (complete, see `cosim.market.metering.completed`) and ``baselines``, which are needed where something
+    was ordered, by meter. Raises BidError naming every fault of the calls and every meter without one of these,
+    ProfileError naming MTUs without a value.
     """
     check_calls(calls)
-    for call in calls:
-        if (call.award.t_s - period.t_s) % period.mtu_s:
-            value, allowed = f"from {call.award.t_s} s on", f"MTUs of {period.mtu_s} s from {period.t_s} s on"
-            raise BidError(
-                Fault("its MTUs are not those settled", f"call of {call.award.bid}", value=value, allowed=allowed)
-            )
-    meters = dict.fromkeys(meter for call in calls for meter, _ in call.ordered_kw)
+    orders = _orders(period, calls)
+    meters = {meter: [t for t, of_mtu in orders.items() if meter in of_mtu] for meter in _meters(orders)}
     faults = [
         Fault(f"no {what} of a meter that was called", key=f"meter {meter}")
         for meter in meters
@@ -133,21 +129,42 @@ def deliveries(
     ]
     if faults:
         raise BidError(faults)
-    up = {meter: raised(measured[meter], baselines[meter], period) for meter in meters}
+    up = {meter: _raised(measured[meter], baselines[meter], period, called) for meter, called in meters.items()}
     flags = {meter: measured[meter].over(period).estimated for meter in meters}
     return tuple(
         delivery
-        for t, t_s in enumerate(period.begins)
+        for t, ordered in orders.items()
         for delivery in _of_mtu(
-            calls, t_s, period.mtu_s, {m: kwh[t] for m, kwh in up.items()}, {m for m in meters if flags[m][t]}
+            calls, period, t, ordered, {m: up[m][t] for m in ordered}, {m for m in ordered if flags[m][t]}
         )
     )
 
 
-def raised(measured: Series, baseline: Series, period: Period) -> tuple[Fraction, ...]:
-    """Energy by which a meter's injection was above its baseline (n_mtu,) [kWh]: the sign of an activation UP."""
-    drawn, free = values_kw(measured, period), values_kw(baseline, period)
-    return tuple(energy(b, period.mtu_s) - energy(m, period.mtu_s) for m, b in zip(drawn, free, strict=True))
+def _orders(period: Period, calls: Sequence[Call]) -> Mapping[int, Mapping[str, Mapping[int, Fraction]]]:
+    """Energy ordered [kWh] by MTU of the period, meter, and number of the call."""
+    found: dict[int, dict[str, dict[int, Fraction]]] = {}
+    for k, call in enumerate(calls):
+        first, beside_s = divmod(call.award.t_s - period.t_s, period.mtu_s)
+        if beside_s:
+            value, allowed = f"from {call.award.t_s} s on", f"MTUs of {period.mtu_s} s from {period.t_s} s on"
+            key = f"call of {call.award.bid}"
+            raise BidError(Fault("its MTUs are not those settled", key=key, value=value, allowed=allowed))
+        for meter, kw in call.ordered_kw:
+            for t in range(max(first, 0), min(first + len(kw), period.n_mtu)):
+                if kw[t - first] > 0.0:
+                    of_meter = found.setdefault(t, {}).setdefault(meter, {})
+                    of_meter[k] = energy(kw[t - first], period.mtu_s)
+    return dict(sorted(found.items()))
+
+
+def _meters(orders: Mapping[int, Mapping[str, Mapping[int, Fraction]]]) -> Mapping[str, None]:
+    return dict.fromkeys(meter for of_mtu in orders.values() for meter in of_mtu)
+
+
+def _raised(measured: Series, baseline: Series, period: Period, mtus: Sequence[int]) -> Mapping[int, Fraction]:
+    """Energy [kWh] by which a meter's injection was above its baseline in some MTUs: the sign of an activation UP."""
+    drawn, free = (values_kw(series, period, mtus) for series in (measured, baseline))
+    return {t: energy(b, period.mtu_s) - energy(m, period.mtu_s) for t, m, b in zip(mtus, drawn, free, strict=True)}
 
 
 def signed(direction: Direction, kwh: Fraction) -> Fraction:
@@ -156,28 +173,26 @@ def signed(direction: Direction, kwh: Fraction) -> Fraction:
 
 
 def _of_mtu(
-    calls: Sequence[Call], t_s: int, mtu_s: int, raised_kwh: Mapping[str, Fraction], estimated: set[str]
+    calls: Sequence[Call],
+    period: Period,
+    t: int,
+    ordered: Mapping[str, Mapping[int, Fraction]],
+    raised: Mapping[str, Fraction],
+    estimated: Collection[str],
 ) -> Iterator[Delivery]:
-    at = {k: (t_s - call.award.t_s) // mtu_s for k, call in enumerate(calls)}
-    active = {k: t for k, t in at.items() if 0 <= t < len(calls[k].award.quantity_kw)}
-    ordered: dict[str, dict[int, Fraction]] = defaultdict(dict)
-    for k, t in active.items():
-        for meter, kw in calls[k].ordered_kw:
-            if kw[t] > 0.0:
-                ordered[meter][k] = energy(kw[t], mtu_s)
-    given = {meter: _given(calls, own, raised_kwh[meter]) for meter, own in ordered.items()}
-    for k, t in active.items():
+    given = {meter: _given(calls, own, raised[meter]) for meter, own in ordered.items()}
+    for k in sorted({k for own in ordered.values() for k in own}):
+        award, t_s = calls[k].award, period.begins[t]
+        of_award = (t_s - award.t_s) // period.mtu_s
+        price, asked = exact(award.price_eur_per_kwh[of_award]), exact(award.bid_price_eur_per_kwh[of_award])
         shares = tuple(MeterShare(m, own[k], given[m][k]) for m, own in ordered.items() if k in own)
-        if shares:
-            award = calls[k].award
-            price, asked = exact(award.price_eur_per_kwh[t]), exact(award.bid_price_eur_per_kwh[t])
-            yield Delivery(calls[k], t_s, price, asked, shares, any(s.meter in estimated for s in shares))
+        yield Delivery(calls[k], t_s, price, asked, shares, any(share.meter in estimated for share in shares))
 
 
-def _given(calls: Sequence[Call], ordered: Mapping[int, Fraction], raised_kwh: Fraction) -> dict[int, Fraction]:
+def _given(calls: Sequence[Call], ordered: Mapping[int, Fraction], raised: Fraction) -> dict[int, Fraction]:
     """What each call got of a meter's rise of injection: what it ordered, and of the error a part in proportion."""
     net = sum((signed(calls[k].direction, kwh) for k, kwh in ordered.items()), _NONE)
-    error = (raised_kwh - net) / sum(ordered.values())
+    error = (raised - net) / sum(ordered.values())
     return {k: kwh + signed(calls[k].direction, error * kwh) for k, kwh in ordered.items()}
 
 

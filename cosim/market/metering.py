@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from cosim.domain.settlement import Period, Series
 from cosim.errors import Fault, ProfileError
 
 
-def values_kw(series: Series, period: Period) -> tuple[float, ...]:
-    """Power in the MTUs of a period. Raises ProfileError naming every MTU without one, or if the MTUs differ."""
+def values_kw(series: Series, period: Period, mtus: Sequence[int] | None = None) -> tuple[float, ...]:
+    """Power in the MTUs of a period, or some of them. Raises ProfileError naming every MTU of these without one, or if
+    the MTUs differ."""
     _same_mtu(series, period)
     own = series.over(period)
-    if own.missing:
-        raise ProfileError([_absent(series, period.begins[k]) for k in own.missing])
-    return tuple(value for value in own.p_kw if value is not None)
+    wanted, missing = range(period.n_mtu) if mtus is None else mtus, set(own.missing)
+    if absent := [t for t in wanted if t in missing]:
+        raise ProfileError([_absent(series, period.begins[t]) for t in absent])
+    return tuple(value for value in (own.p_kw[t] for t in wanted) if value is not None)
 
 
 def _same_mtu(series: Series, period: Period) -> None:
@@ -42,34 +45,51 @@ def _absent(series: Series, t_s: int) -> Fault:
 
 
 def completed(
-    measured: Series, stand_in: Series, period: Period, gap_max_mtu: int = 2
+    measured: Series, stand_ins: Sequence[Series], period: Period, gap_max_mtu: int = 2
 ) -> tuple[Series, tuple[str, ...]]:
     """A period's measurements, none missing, and a sentence on every gap.
 
-    A gap of up to ``gap_max_mtu`` MTUs between two measurements is a straight line between them, any other what
-    ``stand_in`` (a baseline: nothing delivered; a schedule: no imbalance) has. All are flagged as estimated. Raises
-    ProfileError naming each MTU that ``stand_in`` lacks as well.
+    A gap of up to ``gap_max_mtu`` MTUs between two measurements is a straight line between them, any other what the
+    first of ``stand_ins`` with a value has (a baseline: nothing delivered; a schedule: no imbalance). All are flagged
+    as estimated. Raises ProfileError naming each MTU of which none has one.
     """
     _same_mtu(measured, period)
     around = _widened(period, measured, gap_max_mtu)
     seen = measured.over(around)
-    p_kw, flags = list(seen.p_kw), list(seen.estimated)
-    own = range(len(p_kw))[(period.t_s - around.t_s) // period.mtu_s :][: period.n_mtu]
-    told = []
+    first = (period.t_s - around.t_s) // period.mtu_s
+    found: dict[int, tuple[float, str]] = {}
     for gap in _gaps(seen.missing):
-        inside = [k for k in gap if k in own]
-        line = _straight(seen.p_kw, gap) if len(gap) <= gap_max_mtu else None
-        if not inside:
-            continue
-        begin, end = around.begins[inside[0]], around.begins[inside[-1]] + period.mtu_s
-        missing = Period(begin, period.mtu_s, len(inside))
-        values = [line[k - gap[0]] for k in inside] if line else values_kw(stand_in, missing)
-        how = "interpolated" if line else f"taken from the {stand_in.kind} of {stand_in.owner}"
-        told.append(f"measurement of {measured.owner} missing from {begin} to {end} s: estimated, {how}")
-        for k, value in zip(inside, values, strict=True):
-            p_kw[k], flags[k] = value, True
-    full = replace(seen, p_kw=tuple(p_kw), estimated=tuple(flags))
-    return full.over(period), tuple(told)
+        if len(gap) <= gap_max_mtu and (line := _straight(seen.p_kw, gap)):
+            found |= {k - first: (value, "interpolated") for k, value in zip(gap, line, strict=True)}
+    own = seen.over(period)
+    missing = own.missing
+    found |= _taken(stand_ins, period, [t for t in missing if t not in found])
+    if absent := [t for t in missing if t not in found]:
+        raise ProfileError([_absent(measured, period.begins[t]) for t in absent])
+    how = {t: found[t][1] for t in missing}
+    p_kw = tuple(found[t][0] if t in how else value for t, value in enumerate(own.p_kw))
+    flags = tuple(t in how or flag for t, flag in enumerate(own.estimated))
+    return replace(own, p_kw=p_kw, estimated=flags), _told(own, period, how)
+
+
+def _taken(stand_ins: Sequence[Series], period: Period, mtus: Sequence[int]) -> dict[int, tuple[float, str]]:
+    found: dict[int, tuple[float, str]] = {}
+    for series in reversed(stand_ins):
+        _same_mtu(series, period)
+        own = series.over(period)
+        known = {t: value for t, value in enumerate(own.p_kw) if value is not None and not math.isnan(value)}
+        found |= {t: (known[t], f"taken from the {series.kind} of {series.owner}") for t in mtus if t in known}
+    return found
+
+
+def _told(measured: Series, period: Period, how: Mapping[int, str]) -> tuple[str, ...]:
+    """A sentence on each run of MTUs that were estimated the same way."""
+    told = []
+    for (way, _), run in groupby(enumerate(sorted(how)), key=lambda each: (how[each[1]], each[1] - each[0])):
+        mtus = [t for _, t in run]
+        begin, end = period.begins[mtus[0]], period.begins[mtus[-1]] + period.mtu_s
+        told.append(f"measurement of {measured.owner} missing from {begin} to {end} s: estimated, {way}")
+    return tuple(told)
 
 
 def _widened(period: Period, measured: Series, by_mtu: int) -> Period:

@@ -113,8 +113,8 @@ def _complete(case: SettlementCase) -> tuple[dict[str, Series], tuple[str, ...]]
     faults: list[Fault] = []
     for meter, series in case.measured.items():
         try:
-            stand_in = _stand_in(case, meter, series)
-            measured[meter], sentences = completed(series, stand_in, case.period, case.rules.gap_max_mtu)
+            stand_ins = _stand_ins(case, meter, series)
+            measured[meter], sentences = completed(series, stand_ins, case.period, case.rules.gap_max_mtu)
             told += sentences
         except ProfileError as lacking:
             faults += lacking.faults
@@ -123,16 +123,15 @@ def _complete(case: SettlementCase) -> tuple[dict[str, Series], tuple[str, ...]]
     return measured, tuple(told)
 
 
-def _stand_in(case: SettlementCase, meter: str, measured: Series) -> Series:
+def _stand_ins(case: SettlementCase, meter: str, measured: Series) -> list[Series]:
     """For what was not measured: the baseline (nothing delivered), without one the mean of what was."""
-    if meter in case.baselines:
-        return case.baselines[meter]
+    found = [case.baselines[meter]] if meter in case.baselines else []
     seen = [kw for kw in measured.p_kw if kw is not None and not math.isnan(kw)]
-    if not seen:
-        problem = "nothing measured, and no baseline to estimate it from"
-        raise ProfileError(Fault(problem, key=f"measurement of {meter}"))
-    mean_kw = (math.fsum(seen) / len(seen),) * case.period.n_mtu
-    return Series(f"{meter} (mean of what was measured)", "forecast", case.period.t_s, case.period.mtu_s, mean_kw)
+    if seen:
+        mean_kw = (math.fsum(seen) / len(seen),) * case.period.n_mtu
+        owner = f"{meter} (mean of what was measured)"
+        found.append(Series(owner, "forecast", case.period.t_s, case.period.mtu_s, mean_kw))
+    return found
 
 
 def _complete_interface(
@@ -142,7 +141,7 @@ def _complete_interface(
         return None, ()
     whole, period = case.interface, case.period
     stand_in = _flow(whole, case.perimeters, measured, period)
-    full, told = completed(whole.metered, stand_in, period, case.rules.gap_max_mtu)
+    full, told = completed(whole.metered, [stand_in], period, case.rules.gap_max_mtu)
     return Interface(whole.scheduled, full, whole.loss_party), told
 
 

@@ -247,12 +247,12 @@ def test_completing_keeps_what_was_measured_and_is_done_once(seed, gap):
     rng = np.random.default_rng(seed)
     period = Period(0, QUARTER, 12)
     measured, stand_in = powers(rng, "M", "measurement", 12, 0.4), powers(rng, "M", "baseline", 12)
-    full, told = completed(measured, stand_in, period, gap)
+    full, told = completed(measured, [stand_in], period, gap)
     for seen, value, estimated in zip(measured.p_kw, full.p_kw, full.estimated, strict=True):
         assert estimated == (seen is None)
         assert seen is None or value == seen
     assert bool(told) == any(full.estimated)
-    assert completed(full, stand_in, period, gap) == (full, ())
+    assert completed(full, [stand_in], period, gap) == (full, ())
 
 
 HOUR, DAY = 3600, 24

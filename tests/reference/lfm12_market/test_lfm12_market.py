@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from lfm12_network import (
     BUS,
+    FIRST,
     FLEXIBLE,
     LIMIT_A,
     P_KW,
@@ -13,6 +14,7 @@ from lfm12_network import (
     Q_KVAR,
     RESOURCES,
     V_SLACK,
+    Y,
     bid,
     currents,
     half_bands,
@@ -28,7 +30,7 @@ from cosim.errors import MarketError
 from cosim.market.case import HOLD
 from cosim.market.clearing import clear, worst_corners
 from cosim.market.highs import Highs
-from cosim.market.planes import LimitSettings
+from cosim.market.planes import LimitSettings, plane_families
 from cosim.market.reference import Reference
 from cosim.market.uncertainty import Protection, Uncertainty, budget
 
@@ -217,6 +219,28 @@ class TestTraps:
             **{**vars_of(net), "i_by_p": i_by_p, "i_by_q": i_by_q, "i_a": i_empty + i_by_p @ P_KW + i_by_q @ Q_KVAR}
         )
         check("trap_rated_voltage_kw", of(clear(study(2, net=flat)))["POD4"])
+
+    @pytest.mark.parametrize("turn", [0.0, np.pi])
+    def test_delta_without_the_signs_of_the_current(self, turn):
+        """The study's sums of real and of imaginary parts have the signs of the current, whichever way it is counted;
+        without them they would point into another quadrant, and nothing would be bought."""
+        net = rotated(network(), turn)
+        found = clear(study(2, net=net, uncertain=uncertainty(2, worst_case="reim")))
+        check("case2_pod4_kw", of(found)["POD4"])
+        effect = Protection(net, uncertainty(2)).effect[0]
+        unsigned = np.abs(effect.real).sum() + 1j * np.abs(effect.imag).sum()
+        rows = plane_families(net, LimitSettings(planes=32))[0]
+        assert (rows.weight[0] * (net.i_a[0] + unsigned)).real.max() < rows.bound[0, 0]
+        assert (rows.weight[0] * (net.i_a[0] + effect.sum())).real.max() > rows.bound[0, 0]
+
+    def test_slack_left_in_the_matrix(self):
+        """The whole nodal matrix is regular, because of the shunts, and gives other numbers without a word."""
+        whole = np.linalg.inv(Y)[1:, 1:]
+        assert np.linalg.cond(Y) < 1e9
+        own = -1000.0 / 3.0 / voltages(P_KW, Q_KVAR)[BUS - 1].conj()
+        by_p_v = np.vstack([np.zeros(len(PODS)), whole[:, BUS - 2] * own])
+        wrong = (FIRST[1] @ by_p_v) / network().i_by_p[0]
+        assert np.abs(wrong - 1.0).min() > 0.01
 
     def test_polygon_turned_by_half_a_sector(self):
         turned = clear(study(2, net=rotated(network(), np.pi / 32)))

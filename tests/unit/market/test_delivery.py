@@ -140,7 +140,7 @@ def test_meters_without_series_are_named():
 def test_short_gaps_are_interpolated_long_ones_taken_from_the_stand_in():
     measured = series(1.0, None, 3.0, None, None, None, 7.0, float("nan"))
     stand_in = series(*range(10, 18), kind="baseline")
-    full, told = completed(measured, stand_in, Period(0, QUARTER, 8), gap_max_mtu=2)
+    full, told = completed(measured, [stand_in], Period(0, QUARTER, 8), gap_max_mtu=2)
     assert full.p_kw == (1.0, 2.0, 3.0, 13.0, 14.0, 15.0, 7.0, 17.0)
     assert full.estimated == (False, True, False, True, True, True, False, True)
     assert told == (
@@ -154,25 +154,25 @@ def test_a_gap_is_as_long_as_it_is_outside_of_the_period_too():
     measured = series(1.0, None, None, None, 5.0, None)
     stand_in = series(*[9.0] * 8, kind="baseline")
     inside = Period(2 * QUARTER, QUARTER, 3)
-    assert completed(measured, stand_in, inside, gap_max_mtu=2)[0].p_kw == (9.0, 9.0, 5.0)
-    assert completed(measured, stand_in, inside, gap_max_mtu=3)[0].p_kw == (3.0, 4.0, 5.0)
+    assert completed(measured, [stand_in], inside, gap_max_mtu=2)[0].p_kw == (9.0, 9.0, 5.0)
+    assert completed(measured, [stand_in], inside, gap_max_mtu=3)[0].p_kw == (3.0, 4.0, 5.0)
     beyond = Period(4 * QUARTER, QUARTER, 4)
-    full, told = completed(measured, stand_in, beyond)
+    full, told = completed(measured, [stand_in], beyond)
     assert full.p_kw == (5.0, 9.0, 9.0, 9.0)
     assert told == ("measurement of M missing from 4500 to 7200 s: estimated, taken from the baseline of M",)
 
 
 def test_nothing_to_estimate_from():
     with pytest.raises(ProfileError) as caught:
-        completed(series(None, None), series(1.0, kind="baseline"), Period(0, QUARTER, 2), gap_max_mtu=2)
-    assert [fault.key for fault in caught.value.faults] == ["baseline of M"]
+        completed(series(None, None), [series(1.0, kind="baseline")], Period(0, QUARTER, 2), gap_max_mtu=2)
+    assert [fault.key for fault in caught.value.faults] == ["measurement of M"]
     with pytest.raises(ProfileError, match="its MTUs are not those settled"):
-        completed(series(1.0), series(1.0), Period(0, 3600, 1))
+        completed(series(1.0), [series(1.0)], Period(0, 3600, 1))
     with pytest.raises(ProfileError, match="each value is estimated or not; got 1 flags of 2 values"):
-        completed(replace(series(1.0, 2.0), estimated=(True,)), series(1.0), Period(0, QUARTER, 1))
+        completed(replace(series(1.0, 2.0), estimated=(True,)), [series(1.0)], Period(0, QUARTER, 1))
 
 
 def test_complete_measurements_stay_as_they_are():
     measured = replace(series(1.0, 2.0, 3.0), estimated=(False, True, False))
-    full, told = completed(measured, series(kind="baseline"), Period(QUARTER, QUARTER, 2))
+    full, told = completed(measured, [series(kind="baseline")], Period(QUARTER, QUARTER, 2))
     assert (full.t_s, full.p_kw, full.estimated, told) == (QUARTER, (2.0, 3.0), (True, False), ())

@@ -191,7 +191,7 @@ def test_a_meter_without_baseline_is_estimated_from_its_mean():
     )
     assert imbalance_of(found)["Y"] == 1.0
     measured["N"] = power("N", None)
-    with pytest.raises(ProfileError, match="measurement of N: nothing measured, and no baseline to estimate it from"):
+    with pytest.raises(ProfileError, match="measurement of N: no value; got MTU from 0 s"):
         settle(replace(case(CALLED, METERED, {"M": 13.0}, **area(18.0)), measured=measured))
 
 
@@ -207,6 +207,37 @@ def test_perimeters_are_checked():
     assert "meter N: in no perimeter: nobody answers for its balance; allowed: X, Y, DSO" in text
     assert "perimeter of DSO: answers for losses and for meters" in text
     assert len(caught.value.faults) == 4
+    twice = (x, replace(y, party="X"))
+    with pytest.raises(BidError, match="perimeter of X: more than one perimeter of that party"):
+        settle(case(CALLED, METERED, FREE, **(area(18.0) | {"perimeters": twice})))
+
+
+def test_a_called_meter_is_in_a_perimeter():
+    found = settle(case(CALLED, METERED, FREE)).deliveries
+    own = area(18.0)
+    with pytest.raises(BidError, match="meter M: called, but in no perimeter"):
+        positions(PERIOD, own["perimeters"][1:], {"N": power("N", 7.0)}, own["interface"], found)
+
+
+def test_a_baseline_is_needed_where_something_was_ordered_only():
+    """In the other hours the mean stands in for what was not measured."""
+    period = Period(0, HOUR, 3)
+    measured = {"M": Series("M", "measurement", 0, HOUR, (6.0, None, None))}
+    baseline = {"M": Series("M", "baseline", HOUR, HOUR, (10.0,))}
+    own = Award("b", "local", "DSO", HOUR, (4.0,), (0.3,), (0.3,))
+    found = settle(SettlementCase(period, (Call(own, "A", UP, (("M", (4.0,)),)),), measured, baseline))
+    assert found.told == (
+        "measurement of M missing from 3600 to 7200 s: estimated, taken from the baseline of M",
+        "measurement of M missing from 7200 to 10800 s: estimated, taken from the forecast of M "
+        "(mean of what was measured)",
+    )
+    assert [(each.t_s, each.given, each.estimated) for each in found.deliveries] == [(HOUR, 0, True)]
+    with pytest.raises(ProfileError, match="baseline of M: no value; got MTU from 3600 s"):
+        settle(
+            SettlementCase(
+                period, (Call(own, "A", UP, (("M", (4.0,)),)),), measured, {"M": power("M", 10.0, "baseline")}
+            )
+        )
 
 
 def test_prices_are_needed_for_each_mtu():

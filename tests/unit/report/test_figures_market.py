@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_market import market_file
+from market_results import market_file
 from small_result import result_file
 
 from cosim.io.results import open_results

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_market import SCENARIO, market_file
+from market_results import SCENARIO, market_file
 from small_result import result_file
 
 from cosim.io.results import Results, open_results

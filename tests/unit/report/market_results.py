@@ -234,7 +234,7 @@ def _session(writer: ResultWriter, gate_s: float, ordered_kw: Any) -> None:
     for name, kw in zip(RESOURCES, ordered_kw, strict=True):
         if kw:
             direction = "down" if kw > 0.0 else "up"
-            row = {"bid": f"agg/{direction}/{name}/{t_s:.0f}", "seller": "agg", "direction": direction}
+            row = {"bid": f"agg/{direction}/{name}/{t_s:.0f}", "seller": "agg", "buyer": "dso", "direction": direction}
             prices = {"price_eur_per_kwh": 0.3, "bid_price_eur_per_kwh": 0.2 if name == "shed" else 0.1}
             writer.append_event(
                 "market", AWARDS.name, {"t_s": t_s, **row, "quantity_kw": abs(kw), **prices, "gate_s": gate_s}

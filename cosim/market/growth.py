@@ -15,7 +15,6 @@ from cosim.market.offers import ColumnList, RowList
 from cosim.market.program import Program, Rows, RowTag, joined_rows
 from cosim.market.terms import BudgetTerms, LinearRows, MtuNetwork, Selected
 
-
 _FIRST = 4  # limits of a kind and MTU that enter in the first round
 
 

@@ -99,8 +99,8 @@ class MtuNetwork:
         self.scale_kw = self._scales()
 
     def _scales(self) -> Floats:
-        """What 1 kW does at the POD where it does most (n_quantity,), whoever offers: what stays unmet of a limit has the
-        same price whatever the book, and a resource that does little is bought only if it costs little."""
+        """What 1 kW does at the POD where it does most (n_quantity,), whoever offers: what stays unmet of a limit has
+        the same price whatever the book, and a resource that does little is bought only if it costs little."""
         cap_kw = self._offers.cap_kw
         reach = np.abs(self._network.by_p).max(axis=1, initial=0.0)
         limit = np.ones(len(reach))
@@ -177,7 +177,7 @@ class MtuNetwork:
         return (more_kw, more_kvar) if state.scale is None else (more_kw * state.scale, more_kvar * state.scale)
 
     def violated(self, state: MtuState, most: int | None = None) -> list[Selected]:
-        """Of limits that do not hold the worst plane and its neighbours: of all, or of the ``most`` worst of a family."""
+        """Of limits that do not hold the worst plane and its neighbours: all, or the ``most`` worst of each family."""
         found = []
         for number, family in enumerate(self.families):
             over, at = self.excess(number, state)

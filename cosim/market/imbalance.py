@@ -96,6 +96,7 @@ def positions(
     guessed[own] = _any_estimated([interface.metered, *measured.values()], period)
     party_of = {meter: perimeter.party for perimeter in perimeters for meter in perimeter.meters}
     moved = _corrections(delivered, party_of, correction, bearers)
+    parties = dict.fromkeys([*scheduled, *sorted({party for party, _ in moved})])
     nothing, measured_all = (_NONE,) * period.n_mtu, (False,) * period.n_mtu
     return tuple(
         Position(
@@ -107,7 +108,7 @@ def positions(
             guessed.get(party, measured_all)[t],
         )
         for t, t_s in enumerate(period.begins)
-        for party in dict.fromkeys([*scheduled, *sorted(party for party, _ in moved)])
+        for party in parties
     )
 
 

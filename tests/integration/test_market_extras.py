@@ -156,8 +156,11 @@ def test_with_the_market_a_move_waits_until_it_pays(tmp_path: Path, without: Pat
     assert (bought_kw(path)[2:] == 0.0).all()
 
 
-def test_moves_within_an_mtu(tmp_path: Path) -> None:
-    path = midday(tmp_path / "run.h5", *HIGH, tap(1.0), "duration=45min", "step=5min").path
+@pytest.mark.parametrize("action", ["next", "same"])
+def test_steps_within_an_mtu(tmp_path: Path, action: str) -> None:
+    """Also where the grid solves a step again for orders to storage."""
+    operator = f"operator={{enabled: true, action: {action}, thresholds_kw: {{SS3.battery: -600}}}}"
+    path = midday(tmp_path / "run.h5", *HIGH, tap(1.0), "duration=45min", "step=5min", operator).path
     assert signal(path, "grid/control/position").tolist() == [0.0] * 3 + [1.0] * 6
     assert table(path, "dso/measures")[["t_s", "gate_s"]].to_numpy().tolist() == [[900.0, 600.0]]
 

@@ -92,6 +92,10 @@ def test_same_day_adjustment_is_capped():
     assert adjusted(11) == (pytest.approx(11.0),)
     assert adjusted(20) == (pytest.approx(12.0),)
     assert adjusted(0) == (pytest.approx(8.0),)
+    later = list(days(10, 10, 11).p_kw)
+    later[2 * DAY + 12 :] = [0.0] * 12
+    late = known(replace(days(10, 10, 11), p_kw=tuple(later)))
+    assert HighXOfY(2, 2, adjust_mtu=2).p_kw(late, at(2, 12), at(2, 14).t_s) == (pytest.approx(11.0),)
     empty = days(0, 0, 5)
     assert HighXOfY(2, 2, adjust_mtu=2).p_kw(known(empty), at(2, 12), at(2, 12).t_s) == (0.0,)
 

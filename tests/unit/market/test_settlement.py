@@ -65,6 +65,15 @@ def test_delivered_and_missing_by_hand():
     assert cash(found.lines) == {0: {"DSO": Decimal("0.6"), "A": Decimal("-0.6")}}
 
 
+def test_too_much_is_fined_under_two_sided_terms():
+    two_sided = call("b", 10.0, 0.3, terms=replace(TERMS, two_sided=True))
+    found = settle(case([two_sided], {"M": -2.0}, {"M": 10.0}))
+    assert summary(found) == {
+        ("utilisation", "DSO", "A"): Decimal(3),
+        ("penalty", "A", "DSO"): Decimal("1.2"),
+    }
+
+
 def test_a_negative_price_is_paid_by_the_seller():
     found = settle(case([call("b", 10.0, -0.3, direction=DOWN)], {"M": 20.0}, {"M": 10.0}))
     assert summary(found) == {("utilisation", "DSO", "A"): Decimal("-3.0")}
@@ -100,6 +109,15 @@ def test_availability_and_clawback():
         ("availability", "DSO", "A"): Decimal(1),
         ("clawback", "A", "DSO"): Decimal("0.25"),
     }
+    wrong_way = settle(
+        case(
+            [replace(own, terms=replace(own.terms, basis="raw"))],
+            {"M": 25.0},
+            {"M": 10.0},
+            readiness=(Readiness(CONTRACT, (10.0,)),),
+        )
+    )
+    assert summary(wrong_way)["clawback", "A", "DSO"] == Decimal("0.5")  # no more than the clawback of all
     idle = settle(case([], {}, {}, readiness=(Readiness(CONTRACT, (4.0,)),)))
     assert idle.lines == ()  # below the least availability
 

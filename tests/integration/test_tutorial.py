@@ -49,7 +49,7 @@ def test_every_block_runs(
         executed, printed = executed + 1, capsys.readouterr().out
     assert executed >= 8
     for name in results:
-        assert (tmp_path / name).stat().st_size > 10_000, name
+        assert (tmp_path / name).stat().st_size > 5_000, name  # more than an empty page
 
 
 def assert_printed(lines: str, printed: str) -> None:

@@ -30,6 +30,7 @@ _MAX_ROUNDS = 200
 _PRICED = 1e-9
 _ROUGH_DIGITS = 6  # a solver of so few digits may find rows contradictory that leave no room
 _ROOM_KW = 1e-8
+_LEAST_EUR = 1e-9
 
 
 def clear(case: ClearingCase, solver: Solver | None = None, begin: Sequence[tuple[LimitKey, int]] = ()) -> Clearing:
@@ -108,10 +109,9 @@ class _Search:
         if len(program.integers):
             program = decided(program, solution.x)
             solution = self._checked(self.solver.solve(program))
-        face = optimal_face(program, solution, self.solver.digits, self._preference(program.n_column))
-        preferred = self.solver.solve(face, with_duals=False)
-        x = preferred.x if preferred.status is Status.OPTIMAL else solution.x
-        return replace(solution, x=x, gap=gap)
+        return replace(
+            solution, x=preferred(program, solution, self.solver, self._preference(program.n_column)), gap=gap
+        )
 
     def _preference(self, n_column: int) -> Floats:
         """Second objective (n_column,): as little activated, charged and discharged as can be."""
@@ -216,10 +216,25 @@ def decided(program: Program, x: Floats) -> Program:
     )
 
 
-def optimal_face(program: Program, solution: Solution, digits: int, preference: Floats) -> Program:
+def preferred(program: Program, solution: Solution, solver: Solver, preference: Floats) -> Floats:
+    """Of all optimal solutions the one (n_column,) that a second objective prefers.
+
+    What counts as a price of zero depends on the other prices; where too much did, the plan costs more and the line is
+    drawn at less.
+    """
+    cost = program.columns.cost
+    most = float(cost @ solution.x) + 10.0**-solver.digits * float(np.abs(cost) @ np.abs(solution.x)) + _LEAST_EUR
+    for zero in (10.0**-solver.digits, 0.0):
+        found = solver.solve(_optimal_face(program, solution, solver.digits, zero, preference), with_duals=False)
+        if found.status is Status.OPTIMAL and float(cost @ found.x) <= most:
+            return found.x
+    return solution.x
+
+
+def _optimal_face(program: Program, solution: Solution, digits: int, tolerance: float, preference: Floats) -> Program:
     """A second objective over all optimal solutions: columns and rows with a price stay where they are
-    (complementary slackness), which needs no tolerance on the cost."""
-    columns, rows, tolerance = program.columns, program.rows, 10.0**-digits
+    (complementary slackness), which needs no tolerance on the cost. Prices below ``tolerance`` of the others are 0."""
+    columns, rows = program.columns, program.rows
     room = 0.0 if digits > _ROUGH_DIGITS else _ROOM_KW
     matrix = rows.matrix(program.n_column)
     size = np.abs(columns.cost) + abs(matrix).T @ np.abs(solution.row_dual)

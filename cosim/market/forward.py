@@ -16,12 +16,12 @@ from cosim.domain.frames import Floats
 from cosim.domain.market import Contract, Direction, ForwardBid, ReliefNeed, Resource, Window
 from cosim.errors import BidError, Fault, MarketError
 from cosim.market.case import ClearingCase
-from cosim.market.clearing import decided, optimal_face
+from cosim.market.clearing import decided, preferred
 from cosim.market.contracts import payment_faults, price_faults, share_faults, twice, window_faults, window_h
 from cosim.market.headroom import DOWN, UP, headroom
 from cosim.market.highs import Highs
 from cosim.market.offers import ColumnList, RowList, tie_weights
-from cosim.market.program import Flags, Program, RowTag, Solution, Solver, Status
+from cosim.market.program import Flags, Program, RowTag, Solution, Solver
 
 _SHARE = 1e-9
 _LEAST_KW = 1e-6
@@ -248,8 +248,7 @@ def _settled(program: Program, solver: Solver, capacity_kw: Floats) -> Solution:
         solution = solver.solve(program)
     preference = np.zeros(program.n_column)
     preference[: len(capacity_kw)] = capacity_kw * tie_weights(len(capacity_kw))
-    preferred = solver.solve(optimal_face(program, solution, solver.digits, preference), with_duals=False)
-    x = preferred.x if preferred.status is Status.OPTIMAL else solution.x
+    x = preferred(program, solution, solver, preference)
     return Solution(solution.status, x, solution.row_dual, solution.reduced_cost, gap)
 
 

@@ -64,18 +64,16 @@ class NetworkGrowth:
         ]
 
     def violated(self, x: Floats) -> list[tuple[MtuNetwork, Selected]]:
-        """Planes that the values ``x`` violate, by limit, without those that the program has: the worst first, twice as
-        many each time. Neighbours in the network are violated together, and what cures one mostly cures all."""
+        """Planes that the values ``x`` violate, by limit, without those that the program has: the worst first, half as
+        many more each time. Neighbours in the network are violated together, and what cures one mostly cures all."""
         found = []
         for network in self._networks:
-            for selected in network.violated(network.state(x), self._most):
-                new = [
-                    plane not in self._present.get(LimitKey(network.mtu, selected.family, limit), ())
-                    for limit, plane in zip(selected.limit.tolist(), selected.plane.tolist(), strict=True)
-                ]
-                left = np.array(new)
-                if left.any():
-                    found.append((network, Selected(selected.family, selected.limit[left], selected.plane[left])))
+
+            def known(family: int, limit: int, plane: int, mtu: int = network.mtu) -> bool:
+                return plane in self._present.get(LimitKey(mtu, family, limit), ())
+
+            chosen = network.violated(network.state(x), self._most, known)
+            found += [(network, selected) for selected in chosen]
         self._most = math.ceil(1.5 * self._most)
         return found
 

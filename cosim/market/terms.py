@@ -6,6 +6,7 @@ order of 1 and a slack has the same price per kW everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -176,22 +177,28 @@ class MtuNetwork:
         more_kw, more_kvar = self._uncertainty.errors(xi)
         return (more_kw, more_kvar) if state.scale is None else (more_kw * state.scale, more_kvar * state.scale)
 
-    def violated(self, state: MtuState, most: int | None = None) -> list[Selected]:
-        """Of limits that do not hold the worst plane and its neighbours: all, or the ``most`` worst of each family."""
+    def violated(
+        self, state: MtuState, most: int | None = None, known: Callable[[int, int, int], bool] | None = None
+    ) -> list[Selected]:
+        """Of limits that do not hold the worst plane and its neighbours, without those that are ``known`` (family,
+        limit, plane): of all limits with something new, or of the ``most`` worst of each family."""
         found = []
         for number, family in enumerate(self.families):
             over, at = self.excess(number, state)
             worst = over.argmax(axis=1) if len(at) else np.zeros(0, dtype=np.int64)
             broken = np.flatnonzero(over[np.arange(len(at)), worst] > VIOLATION_KW * self.scale_kw[family.quantity[at]])
-            if not len(broken):
-                continue
-            if most is not None and len(broken) > most:
-                excess_pu = over[broken, worst[broken]] / family.limit[at[broken]]
-                broken = np.sort(broken[np.argsort(-excess_pu, kind="stable")[:most]])
-            around = (worst[broken][:, None] + np.array([-1, 0, 1])) % family.weight.shape[1]
-            limit = np.repeat(at[broken], 3)
-            pairs = np.unique(np.stack([limit, around.ravel()]), axis=1)
-            found.append(Selected(number, pairs[0], pairs[1]))
+            excess_pu = over[broken, worst[broken]] / family.limit[at[broken]]
+            pairs: list[tuple[int, int]] = []
+            taken = 0
+            for k in broken[np.argsort(-excess_pu, kind="stable")].tolist():
+                limit, around = int(at[k]), {(int(worst[k]) + step) % family.weight.shape[1] for step in (-1, 0, 1)}
+                new = [(limit, plane) for plane in around if known is None or not known(number, limit, plane)]
+                pairs += new
+                taken += bool(new)
+                if taken == most:
+                    break
+            if pairs:
+                found.append(Selected(number, *np.array(sorted(pairs), dtype=np.int64).T))
         return found
 
     def excess(self, number: int, state: MtuState, near_pu: float = 0.0) -> tuple[Floats, Ints]:

@@ -1,6 +1,9 @@
-"""The network as DSO and market see it: one model of the feeder for each position of what moves in it."""
+"""The network as DSO and market see it: a model of the feeder for each position of what moves in it, and the rules of
+the market on it."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 
@@ -9,13 +12,13 @@ from cosim.domain.frames import Floats
 from cosim.grid.limits import Limits, decisive_nodes
 from cosim.grid.measures import Positions
 from cosim.market.feeder_model import FeederModel
+from cosim.market.session import LocalMarket
 
-NETWORKS_KEPT = 32
-"""Models kept, one for each combination of positions."""
+_MODELS_KEPT = 32  # one for each combination of positions
 
 
-class FeederModels:
-    """Models of a case's feeder with the scenario's limits."""
+class Network:
+    """A case's feeder with the scenario's limits, and the ``market`` on it."""
 
     def __init__(self, case: Case) -> None:
         self._case, self._engine = case, case.engine()
@@ -27,6 +30,8 @@ class FeederModels:
             layout = case.layout
             first = np.isin(layout.conductor_terminal, layout.branch_start)
             self._i_max_a = np.where(first, self._i_max_a, np.nan)
+        at = lru_cache(_MODELS_KEPT)(self.at)
+        self.market = LocalMarket(case.market_config, at, case.pod_kinds, case.clock.mtu_s)
 
     def at(self, position: tuple[float, ...]) -> FeederModel:
         """The model with taps, capacitors and switches at ``position`` (n_control,)."""

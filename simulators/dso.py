@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,10 +13,10 @@ from cosim.domain.frames import PASSIVE_SIGN, EventTable, Floats, Message, Signa
 from cosim.domain.site import site_sums
 from cosim.flexibility.pod_forecast import FROM_PRESENT, PowerForecast, pods_of_sites, widened
 from cosim.market.grid_side import MeasureChoice
-from cosim.market.session import Book, LocalMarket, Situation
+from cosim.market.session import Book, Situation
 from simulators._base import Adapter, Inputs, Output
 from simulators._book import book_of
-from simulators._network import NETWORKS_KEPT, FeederModels
+from simulators._network import Network
 
 _log = logging.getLogger(__name__)
 
@@ -78,10 +77,7 @@ class Dso(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
-        self._models = FeederModels(case)
-        self._market = LocalMarket(
-            case.market_config, lru_cache(NETWORKS_KEPT)(self._models.at), case.pod_kinds, case.clock.mtu_s
-        )
+        self._network = Network(case)
         self._sums = site_sums(case.pod_sites)
         self._resources = {unit.resource.id: unit.resource for unit in case.portfolio}
         pods, sign = case.pods, PASSIVE_SIGN
@@ -128,7 +124,7 @@ class Dso(Adapter):
         }
 
     def close(self) -> None:
-        self._models.close()
+        self._network.close()
 
     def _situation(self, declared: dict[str, Any], next_s: int, inputs: Inputs) -> Situation:
         """The schedule of a session: profiles as expected, and what is declared and sold already."""
@@ -174,8 +170,8 @@ class Dso(Adapter):
         if mode == "with":
             offered = {session["t_s"]: session for session in inputs["book", "sessions"]}
             book = book_of(offered[situation.t_s], case.needs(t_s, situation.t_s, len(situation.p_kw)))
-        choice, after = self._market.choose(
-            situation, case.measures, mode, self._models.allows, moved, book, self._resources
+        choice, after = self._network.market.choose(
+            situation, case.measures, mode, self._network.allows, moved, book, self._resources
         )
         if choice.unseen_from_eur is not None:
             _log.warning("measures for the MTU at %d s: not all combinations looked at", situation.t_s)
@@ -212,7 +208,7 @@ class Dso(Adapter):
                 "limit": found.limit,
                 "gate_s": t_s,
             }
-            for found in self._market.foreseen(situation)
+            for found in self._network.market.foreseen(situation)
         ]
 
 

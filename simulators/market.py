@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
 
 from cosim.domain.frames import EventTable, Message, Signal, frozen
 from cosim.domain.market import Award, Bid, to_json
-from cosim.market.session import NOTHING_BOUGHT, LocalMarket, SessionResult, Situation
+from cosim.market.session import NOTHING_BOUGHT, SessionResult, Situation
 from simulators._base import Adapter, Inputs, Output
 from simulators._book import book_of
-from simulators._network import NETWORKS_KEPT, FeederModels
+from simulators._network import Network
 
 AWARDS = EventTable(
     "awards",
@@ -48,10 +47,7 @@ class Market(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
-        self._models = FeederModels(case)
-        self._market = LocalMarket(
-            case.market_config, lru_cache(NETWORKS_KEPT)(self._models.at), case.pod_kinds, case.clock.mtu_s
-        )
+        self._network = Network(case)
         self._resources = {unit.resource.id: unit.resource for unit in case.portfolio}
         feeder = (case.feeder.name,)
         return {
@@ -89,11 +85,14 @@ class Market(Adapter):
         }
 
     def close(self) -> None:
-        self._models.close()
+        self._network.close()
 
     def _cleared(self, t_s: int, situation: Situation, offered: dict[str, Any]) -> SessionResult:
-        book = book_of(offered, self.case.needs(t_s, situation.t_s, len(situation.p_kw)))
-        return self._market.clear(situation, book.bids, self._resources, book.couplings, gate_s=t_s, needs=book.needs)
+        book, clear = (
+            book_of(offered, self.case.needs(t_s, situation.t_s, len(situation.p_kw))),
+            self._network.market.clear,
+        )
+        return clear(situation, book.bids, self._resources, book.couplings, gate_s=t_s, needs=book.needs)
 
     def _award_rows(self, t_s: int, result: SessionResult) -> list[dict[str, Any]]:
         if result.clearing is None:

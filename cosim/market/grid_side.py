@@ -10,15 +10,13 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from cosim.domain.frames import Floats
 from cosim.errors import BidError, Fault, MarketError, PowerFlowError, SolverError
-from cosim.grid.engine import Engine
 from cosim.grid.measures import Measure, Positions, moves_eur, moves_of
 from cosim.market.case import ClearingCase
 from cosim.market.clearing import clear
-from cosim.market.feeder_model import FeederModel
 from cosim.market.highs import Highs
 from cosim.market.network import NetworkRows
 from cosim.market.offers import offers_of
@@ -38,33 +36,6 @@ class GridModel(Protocol):
     def linearise(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> NetworkRows:
         """The network of an MTU at net consumption (n_pod,) [kW, kvar]."""
         ...
-
-
-class FeederModels:
-    """`FeederModel` of a feeder at any positions of its measures, each made once.
-
-    ``engine`` is good for nothing else from now on; limits as for `FeederModel`, automatic controls stay at
-    ``controls`` (see `Engine.controls`), by default where they are.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        i_max_a: Floats,
-        v_min_pu: Floats,
-        v_max_pu: Floats,
-        controls: dict[str, Any] | None = None,
-    ) -> None:
-        self._engine, self._limits, self._controls = engine, (i_max_a, v_min_pu, v_max_pu), controls
-        self._made: dict[tuple[tuple[str, int], ...], FeederModel] = {}
-
-    def __call__(self, positions: Positions) -> FeederModel:
-        """Raises FeederError with all that forbids the positions."""
-        key = tuple(sorted(positions.items()))
-        if key not in self._made:
-            network = self._engine.unloaded(self._controls, positions)
-            self._made[key] = FeederModel(network, self._engine.feeder.head_terminal, *self._limits)
-        return self._made[key]
 
 
 @dataclass(frozen=True)

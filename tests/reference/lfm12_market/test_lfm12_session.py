@@ -7,8 +7,8 @@ from lfm12_network import FLEXIBLE, LIMIT_A, P_KW, PODS, Q_KVAR, RESOURCES, bid,
 from cosim import load_scenario
 from cosim.case import open_case
 from cosim.market.ac_loop import EXCESS_PU
-from cosim.market.session import LocalMarket, Situation
-from simulators._network import FeederModels
+from cosim.market.session import Situation
+from simulators._network import Network
 
 EXPECTED = {row["figure"]: (float(row["value"]), float(row["tolerance"])) for row in rows_of("expected.csv")}
 SCENARIO = """\
@@ -37,8 +37,9 @@ def session(tmp_path):
         file.write_text(SCENARIO)
         opened = open_case(load_scenario(file, overrides))
         assert opened.pods == PODS
-        models = FeederModels(opened)
-        market = LocalMarket(opened.market_config, models.at, opened.pod_kinds, 3600)
+        network = Network(opened)
+        market = network.market
+        assert market.model_at(()) is market.model_at(())
         situation = Situation(0, P_KW[None], Q_KVAR[None], *(half[None] for half in half_bands(case)), ())
         bids = [bid(pod, float(P_KW[PODS.index(pod)])) for pod in FLEXIBLE]
         result = market.clear(situation, bids, resources)
@@ -46,7 +47,7 @@ def session(tmp_path):
         assert result.excess == ()
         bought = {award.bid.removesuffix(" up"): award.quantity_kw[0] for award in result.awards}
         found = market.foreseen(situation)
-        models.close()
+        network.close()
         return bought, found, result
 
     return clear

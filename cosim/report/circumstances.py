@@ -40,6 +40,9 @@ def rules_of(run: MarketRun) -> Rules:
     )
 
 
+_ORDERED = "dso/measure/position"
+
+
 class _Around:
     """What was planned and what happened in a step."""
 
@@ -102,10 +105,14 @@ class _Around:
         return tuple((pod, kw) for pod, kw in off.items() if kw != 0.0)
 
     def _moved(self, mtu: int, step: int) -> tuple[str, ...]:
-        """Controls that are not where they were at the gate."""
-        positions = self._run.frame(f"{WITH}/control/position")
-        moved = zip(positions.columns, positions.to_numpy()[[self._run.gate_step(mtu), step]].T, strict=True)
-        return tuple(f"{name} {before:g} -> {now:g}" for name, (before, now) in moved if before != now)
+        """Controls that are not where they were at the gate, or where the operator ordered its measures there to be."""
+        positions, gate = self._run.frame(f"{WITH}/control/position"), self._run.gate_step(mtu)
+        planned = dict(zip(positions.columns, positions.to_numpy()[gate].tolist(), strict=True))
+        if self._run.reading.has(_ORDERED):
+            ordered = self._run.frame(_ORDERED)
+            planned |= zip(ordered.columns, ordered.to_numpy()[gate].tolist(), strict=True)
+        moved = zip(planned.items(), positions.to_numpy()[step].tolist(), strict=True)
+        return tuple(f"{name} {before:g} -> {now:g}" for (name, before), now in moved if before != now)
 
     def _pods_behind(self, terminal: str, phase: int) -> frozenset[str] | None:
         """PODs that draw their power through a branch, of the phase where it is not a transformer, which mixes them;

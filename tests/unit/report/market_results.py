@@ -97,9 +97,14 @@ def steps() -> list[Step]:
 
 
 def market_file(
-    path: Path, scenario: dict[str, Any] | None = None, without: bool = True, recorded: int = STEPS
+    path: Path,
+    scenario: dict[str, Any] | None = None,
+    without: bool = True,
+    recorded: int = STEPS,
+    ordered: bool = False,
 ) -> Path:
-    """The result, with a counterfactual or not, of a run that was interrupted after so many steps."""
+    """The result, with a counterfactual or not, of a run that was interrupted after so many steps; the tap moves by
+    itself, or because the operator ``ordered`` it two steps before."""
     attributes = {
         "scenario": json.dumps(SCENARIO | (scenario or {})),
         "pod_sites": json.dumps({"A.load": "A", "B.pv": "B", "C.battery": "C"}),
@@ -108,9 +113,14 @@ def market_file(
     }
     with ResultWriter(path, CLOCK, STEPS, "none", attributes) as writer:
         _declare(writer, without)
+        if ordered:
+            measure = Signal("position", "1", "ordered position", "measure", ("Transformer.T",))
+            writer.declare("dso", "measure", [measure])
         writer.start()
         for number, step in enumerate(steps()[:recorded]):
             _write(writer, number, step, without)
+            if ordered:
+                writer.write(number, "dso", "measure", "position", [steps()[min(number + 2, STEPS - 1)].tap])
             writer.end_step(number)
         writer.finish("complete" if recorded == STEPS else "interrupted")
     return path

@@ -77,6 +77,13 @@ def test_values(found: dict[str, Indicator], name: str, value: float, without: f
     assert found[name].unit == unit
 
 
+def test_a_tap_that_moved_by_order_has_not_moved_by_itself(tmp_path: Path) -> None:
+    with open_results(market_file(tmp_path / "run.h5", ordered=True)) as opened:
+        ordered = {each.name: each.value for each in indicators(opened)}
+    assert "taps or capacitors moved" not in ordered
+    assert ordered["UNEXPLAINED (a bug)"] == 2.0
+
+
 def test_notes(found: dict[str, Indicator]) -> None:
     assert found["delivered"].note == "1 of 4 orders out of reach"
     assert found["worst violation"].note == "2016-07-22 12:00, Line.L2@A"

@@ -118,25 +118,50 @@ def with_voltages(
 ) -> Grid:
     """Voltages of a direct-current model that follow reactive power alone, ``dV = X dQ`` (fast decoupled power flow: B.
     Stott, O. Alsac, 1974); the head's is fixed."""
-    rows = grid.rows
-    names = [pod.rpartition("/")[2] for pod in rows.pods]
+    names = [pod.rpartition("/")[2] for pod in grid.rows.pods]
     incidence = np.array([[float(b == line.buses[0]) - float(b == line.buses[1]) for b in names] for line in lines])
     reactance = np.linalg.inv((incidence.T @ (incidence / np.array([[line.x_pu] for line in lines])))[1:, 1:])
     by_q = np.zeros((len(names) - 1, len(names)))
     by_q[:, 1:] = -reactance / base_kva
+    vm = np.array([vm_pu.get(name, 1.0) for name in names[1:]])
+    low, high = (np.full(len(by_q), limit) for limit in band_pu)
+    return with_sensitivities(grid, grid.rows.pods[1:], by_q, vm, (low, high))
+
+
+def with_sensitivities(
+    grid: Grid, nodes: Sequence[str], by_q: Floats, vm_pu: Floats, band_pu: tuple[Floats, Floats]
+) -> Grid:
+    """Voltages that follow reactive power alone: ``by_q`` (n_node, n_pod) [pu per kvar of consumption], ``vm_pu`` and
+    the band (n_node,)."""
     low, high = band_pu
-    return replace(
-        grid,
-        rows=replace(
-            rows,
-            nodes=rows.pods[1:],
-            v_pu=np.array([vm_pu.get(name, 1.0) for name in names[1:]], dtype=complex),
-            v_by_p=np.zeros_like(by_q, dtype=complex),
-            v_by_q=by_q.astype(complex),
-            v_min_pu=np.full(len(by_q), low),
-            v_max_pu=np.full(len(by_q), high),
-        ),
+    voltages = replace(
+        grid.rows,
+        nodes=tuple(nodes),
+        v_pu=vm_pu.astype(complex),
+        v_by_p=np.zeros_like(by_q, dtype=complex),
+        v_by_q=by_q.astype(complex),
+        v_min_pu=low,
+        v_max_pu=high,
     )
+    return replace(grid, rows=voltages)
+
+
+def part_of(grid: Grid, systems: int) -> Grid:
+    """One of ``systems`` equal parts of a direct-current model: powers and limits are divided, and 1 kvar in a part
+    stands for as many in the whole. Raises ValueError unless there is at least one."""
+    if systems < 1:
+        raise ValueError(f"at least one system, got {systems}")
+    rows = grid.rows
+    part = replace(
+        rows,
+        p_kw=rows.p_kw / systems,
+        q_kvar=rows.q_kvar / systems,
+        i_a=rows.i_a / systems,
+        i_max_a=rows.i_max_a / systems,
+        v_by_p=rows.v_by_p * systems,
+        v_by_q=rows.v_by_q * systems,
+    )
+    return replace(grid, rows=part, import_kw=grid.import_kw / systems)
 
 
 def with_reactive_pods(grid: Grid, pods: Sequence[str]) -> Grid:

@@ -85,7 +85,7 @@ def _case(file: CaseFile, opened: Mapping[str, FeederArea]) -> CoordinationCase:
         name=file.name,
         t_s=0,
         mtu_s=file.mtu,
-        transmission=with_reactive_pods(transmission, _reactive_pods(resources, "")),
+        transmission=with_reactive_pods(transmission, reactive_pods(resources, "")),
         need_kw=KW_PER_MW * file.need_mw,
         areas=areas,
         resources=resources,
@@ -102,11 +102,15 @@ def _case(file: CaseFile, opened: Mapping[str, FeederArea]) -> CoordinationCase:
 
 
 def _offers(file: CaseFile, name: str, entry: ResourceEntry) -> Iterator[tuple[Resource, Bid]]:
-    """Resources, one for active and one for reactive power, and their bids."""
     place = entry.bus or file.transmission.slack
     pod = place if entry.area is None else f"{entry.area}/{place}"
-    seller = entry.aggregator or name
     perimeter = entry.perimeter or (_perimeter(entry.area, file.areas[entry.area], place) if entry.area else "")
+    return offers_at(pod, name, entry, perimeter)
+
+
+def offers_at(pod: str, name: str, entry: ResourceEntry, perimeter: str) -> Iterator[tuple[Resource, Bid]]:
+    """Resources, one for active and one for reactive power, and their bids."""
+    seller = entry.aggregator or name
     for tag, ups, downs in (("", entry.up, entry.down), (" q", entry.q_up, entry.q_down)):
         at = reactive(pod) if tag else pod
         up_kw, down_kw = (KW_PER_MW * sum(offer.mw for offer in offers) for offers in (ups, downs))
@@ -144,27 +148,34 @@ def _perimeter(name: str, area: AreaEntry, place: str) -> str:
     return next((perimeter for perimeter, places in area.perimeters.items() if place in places), name)
 
 
-def _reactive_pods(resources: Mapping[str, Resource], area: str) -> list[str]:
+def reactive_pods(resources: Mapping[str, Resource], area: str) -> list[str]:
+    """Places of an area (empty: at transmission) whose reactive power is offered."""
     twins = [unit.pod for unit in resources.values() if unit.pod.endswith(reactive("")) and area_of(unit.pod) == area]
     return [pod.removesuffix(reactive("")) for pod in twins]
 
 
 def _transmission(entry: TransmissionEntry, areas: Mapping[str, Area]) -> Grid:
     """With what the areas import by the forecast."""
-    lines = [line.line for line in entry.lines]
-    load = _net_kw(entry.load_mw, entry.generation_mw)
+    load = net_kw(entry.load_mw, entry.generation_mw)
     for area in areas.values():
         load[area.bus] = load.get(area.bus, 0.0) + area.grid.import_kw
+    return transmission_grid(entry, load)
+
+
+def transmission_grid(entry: TransmissionEntry, load_kw: Mapping[str, float]) -> Grid:
+    """The network of transmission with consumption ``load_kw`` by bus."""
+    lines = [line.line for line in entry.lines]
     if not lines:  # a copper plate: one bus for all
-        return dc_grid("", lines, entry.slack, {entry.slack: sum(load.values())})
-    grid = dc_grid("", lines, entry.slack, load)
+        return dc_grid("", lines, entry.slack, {entry.slack: sum(load_kw.values())})
+    grid = dc_grid("", lines, entry.slack, load_kw)
     if entry.voltage is None:
         return grid
     v = entry.voltage
     return with_voltages(grid, lines, KW_PER_MW * v.base_mva, v.vm_pu, (v.min_pu, v.max_pu))
 
 
-def _net_kw(load_mw: Mapping[str, float], generation_mw: Mapping[str, float]) -> dict[str, float]:
+def net_kw(load_mw: Mapping[str, float], generation_mw: Mapping[str, float]) -> dict[str, float]:
+    """Consumption less generation [kW] by place."""
     places = dict.fromkeys([*load_mw, *generation_mw])
     return {place: KW_PER_MW * (load_mw.get(place, 0.0) - generation_mw.get(place, 0.0)) for place in places}
 
@@ -173,15 +184,15 @@ def _area(
     file: CaseFile, name: str, entry: AreaEntry, resources: Mapping[str, Resource], feeder: FeederArea | None
 ) -> Area:
     bus = entry.bus or file.transmission.slack
-    net_kw = _net_kw(entry.load_mw, entry.generation_mw)
+    powers_kw = net_kw(entry.load_mw, entry.generation_mw)
 
     def grid(times: float, errors: ErrorsEntry | None) -> Grid:
         if feeder is not None:
-            made = feeder.grid(name, {str(kind): share for kind, share in entry.level.items()}, net_kw, times)
+            made = feeder.grid(name, {str(kind): share for kind, share in entry.level.items()}, powers_kw, times)
         else:
-            loads = {place: kw * (times if kw > 0.0 else 1.0) for place, kw in net_kw.items()}
+            loads = {place: kw * (times if kw > 0.0 else 1.0) for place, kw in powers_kw.items()}
             made = dc_grid(f"{name}/", [line.line for line in entry.lines], bus, loads)
-        return with_reactive_pods(_uncertain(made, errors), _reactive_pods(resources, name))
+        return with_reactive_pods(_uncertain(made, errors), reactive_pods(resources, name))
 
     inside = [unit for unit in resources.values() if area_of(unit.pod) == name]
     matrix = TopologicalMatrix(entry.matrix_version, tuple(_placed(unit, entry, feeder is not None) for unit in inside))

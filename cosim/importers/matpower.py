@@ -23,6 +23,7 @@ from cosim.errors import Fault, FeederError, PowerFlowError
 from cosim.importers.tables import quiet_pandapower, rows, solve
 
 _COLUMNS = {"bus": 13, "gen": 10, "branch": 11}
+_COSTS, _LEAST_COSTS = "gencost", 5
 _OPEN = re.compile(r"mpc\.(?P<name>\w+)\s*=\s*(?P<bracket>[\[{])(?P<rest>.*)$")
 _SCALAR = re.compile(r"mpc\.(?P<name>\w+)\s*=\s*(?P<value>'[^']*'|\"[^\"]*\"|[-+0-9.eE]+)\s*;?$")
 _HARMLESS = re.compile(r"(function\b.*|end|return|clear\b.*|define_constants)\s*;?$")
@@ -40,13 +41,14 @@ class _Table:
     rows: tuple[tuple[int, str], ...]
 
 
-def read_matpower(path: Path, f_hz: float) -> Any:
-    """A pandapower network from a ``.m`` or ``.mat`` file; buses and branches named by the numbers in the case.
+def read_matpower(path: Path, f_hz: float, costs: bool = False) -> Any:
+    """A pandapower network from a ``.m`` or ``.mat`` file; buses and branches named by the numbers in the case;
+    ``costs``: with those of generators, if it has any.
 
     Raises FeederError for a file that is cut off, whose rows differ in length, that lacks a table, that computes
     something after its tables, or whose tables do not fit each other.
     """
-    case = _read_m(path) if path.suffix.lower() == ".m" else _read_mat(path)
+    case = _read_m(path, costs) if path.suffix.lower() == ".m" else _read_mat(path, costs)
     _require_consistent(case, str(path))
     bus, branch = case["bus"], case["branch"]
     branch[branch[:, _TAP] == 0.0, _TAP] = 1.0
@@ -57,7 +59,7 @@ def read_matpower(path: Path, f_hz: float) -> Any:
         return from_ppc(case, f_hz=f_hz)
 
 
-def _read_m(path: Path) -> dict[str, Any]:
+def _read_m(path: Path, costs: bool) -> dict[str, Any]:
     tables, scalars, faults = _parse(path)
     missing = [name for name in ("baseMVA", *_COLUMNS) if name not in {*tables, *scalars}]
     if missing and not any("ends" in fault.problem for fault in faults):
@@ -70,6 +72,8 @@ def _read_m(path: Path) -> dict[str, Any]:
     case: dict[str, Any] = {"baseMVA": float(scalars["baseMVA"]), "version": scalars.get("version", "2")}
     for name, least in _COLUMNS.items():
         case[name] = _figures(tables[name], least, path)
+    if costs and _COSTS in tables:
+        case[_COSTS] = _figures(tables[_COSTS], _LEAST_COSTS, path)
     return case
 
 
@@ -165,7 +169,7 @@ def _figures(table: _Table, least: int, path: Path) -> Floats:
     return np.array(found)
 
 
-def _read_mat(path: Path) -> dict[str, Any]:
+def _read_mat(path: Path, costs: bool) -> dict[str, Any]:
     import scipy.io
 
     try:
@@ -185,6 +189,8 @@ def _read_mat(path: Path) -> dict[str, Any]:
         case[name] = np.atleast_2d(np.array(getattr(mpc, name), dtype=float))
         if case[name].shape[1] < least:
             raise FeederError(Fault(f"mpc.{name} has {case[name].shape[1]} columns of {least}", str(path)))
+    if costs and hasattr(mpc, _COSTS):
+        case[_COSTS] = np.atleast_2d(np.array(mpc.gencost, dtype=float))
     return case
 
 

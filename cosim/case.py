@@ -16,6 +16,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from cosim.case_coordination import (
+    area_name,
+    coordination_files,
+    faults_of_coordination,
+    scheme_of,
+    transmission_of,
+)
 from cosim.case_flexibility import (
     contracts_of,
     faults_of_market,
@@ -29,6 +36,9 @@ from cosim.case_flexibility import (
     portfolio_of,
 )
 from cosim.clock import Clock
+from cosim.coordination.in_run import parties_in_run
+from cosim.coordination.scheme import Scheme
+from cosim.coordination.transmission import TransmissionSide
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
@@ -44,6 +54,7 @@ from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
 from cosim.grid.limits import Limits
 from cosim.grid.measures import Measure, Positions
 from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
+from cosim.market.roles import faults_of_settlement
 from cosim.rng import rng_for
 from cosim.scenario.load import LoadedScenario
 from cosim.scenario.market import MarketConfig
@@ -64,7 +75,8 @@ class Case:
     """An opened scenario. ``pod_sites`` (n_pod,) are the sites of the feeder's PODs, ``meters`` those in use;
     ``storage`` the units that the operator orders, ``portfolio`` the resources of aggregators, ``outdoor`` the profiles
     of outdoor temperatures by entry of the scenario's resources, ``measures_start`` where the script has the operator's
-    measures."""
+    measures; ``scheme`` and ``transmission``: how the feeder is coordinated with the system above, None if it is
+    not."""
 
     loaded: LoadedScenario
     feeder: Feeder
@@ -76,6 +88,8 @@ class Case:
     portfolio: tuple[Unit, ...]
     outdoor: Mapping[str, Profiles]
     measures_start: Positions
+    scheme: Scheme | None
+    transmission: TransmissionSide | None
 
     @property
     def scenario(self) -> Scenario:
@@ -112,6 +126,16 @@ class Case:
     def market_config(self) -> MarketConfig:
         """The rules of the market; the default ones where the scenario has none."""
         return self.scenario.market or MarketConfig()
+
+    @property
+    def area(self) -> str:
+        """The feeder as an area of distribution."""
+        return area_name(self.feeder.name)
+
+    @cached_property
+    def parties(self) -> Mapping[str, str]:
+        """Parties of the scheme by the simulator that each of them is."""
+        return parties_in_run(self.scheme, self.area) if self.scheme is not None else {}
 
     @cached_property
     def measures(self) -> tuple[Measure, ...]:
@@ -240,6 +264,11 @@ class Case:
                 part = part.get(key) if isinstance(part, dict) else None
             if isinstance(part, dict) and part.get(last) is not None:
                 part[last] = str(self.loaded.resolve(".".join((*parents, last)), part[last]))
+        for (*above, key), file in coordination_files(self.loaded).items():
+            part = scenario
+            for each in above:
+                part = part[each]
+            part[key] = str(file)
         for name, file in outdoor_files(self.loaded).items():
             scenario["resources"][name]["heat_pump"]["outdoor"]["file"] = str(file)
         return {"scenario": scenario, "directory": str(self.loaded.directory)}
@@ -287,9 +316,27 @@ def open_case(loaded: LoadedScenario) -> Case:
     faults += _faults_of_names(loaded, feeder, storage)
     faults += faults_of_market(loaded)
     faults += faults_of_procurement(loaded, resources)
+    faults += faults_of_settlement(loaded, [unit.resource for unit in resources])
+    scheme = _collect(faults, lambda: scheme_of(loaded))
+    faults += faults_of_coordination(loaded, scheme, resources)
+    mean_kw = _mean_import_kw(feeder, profiles)
+    transmission = _collect(faults, lambda: transmission_of(loaded, mean_kw))
     if faults or profiles is None:
         raise ScenarioError(faults)
-    case = Case(loaded, feeder, layout, storage, pod_sites, meters, profiles, resources, outdoor, measures_start)
+    case = Case(
+        loaded,
+        feeder,
+        layout,
+        storage,
+        pod_sites,
+        meters,
+        profiles,
+        resources,
+        outdoor,
+        measures_start,
+        scheme,
+        transmission,
+    )
     if scenario.sensors.replay is not None:  # finds a recording that does not fit
         recording = loaded.resolve("sensors.replay.file", scenario.sensors.replay.file)
         read_recording(recording, case.sensor_model.channels, case.clock)
@@ -299,6 +346,14 @@ def open_case(loaded: LoadedScenario) -> Case:
         if scenario.market is not None and scenario.dso.forecast.method != "perfect":
             history(case.profiles, instant, scenario.dso.forecast.days, 0)
     return case
+
+
+def _mean_import_kw(feeder: Feeder, profiles: Profiles | None) -> float:
+    """Mean absolute net consumption of all PODs together, over all that the profiles hold."""
+    if profiles is None:
+        return 0.0
+    p_kw, _ = feeder.powers(profiles.names, profiles.values)
+    return float(np.abs(p_kw.sum(axis=-1)).mean())
 
 
 def _engine(loaded: LoadedScenario, feeder: Feeder) -> Engine:

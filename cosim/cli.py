@@ -73,10 +73,16 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _graph(options: argparse.Namespace) -> None:
+    from cosim.case_coordination import scheme_of
+    from cosim.coordination.flow_chart import flows_as_mermaid, flows_as_text
     from cosim.wiring import as_mermaid, as_text, links_of
 
-    links = links_of(_load(options).scenario)
+    loaded = _load(options)
+    scheme = scheme_of(loaded)
+    links = links_of(loaded.scenario, scheme)
     print(as_mermaid(links) if options.mermaid else as_text(links))
+    if scheme is not None:
+        print("\n" + (flows_as_mermaid(scheme) if options.mermaid else flows_as_text(scheme)))
 
 
 def _thresholds(options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ that an adapter remembers between steps is the frozen dataclass `memory`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -70,12 +70,22 @@ class Adapter(mosaik_api_v3.Simulator):
         self.sid, self._wire, self.options = sid, bool(sim_params.pop("wire")), sim_params
         self.case = case if isinstance(case, Case) else case_from_payload(case)
         self.outputs = self.build()
+        self._once = {
+            (m, o.name) for m, given in self.outputs.items() for o in given if isinstance(o, Message) and o.once
+        }
         for model in {**self.inputs, **self.outputs}:
             given = [_attribute(output) for output in self.outputs.get(model, ())]
             attributes = [*self.inputs.get(model, ()), *given]
             self.meta["models"][model] = {"public": True, "params": [], "attrs": attributes}
         self.meta["extra_methods"] = ["state", "restore"]
         return self.meta
+
+    def answer_within_the_step(self, entities: Sequence[str]) -> None:
+        """Makes it advance again whenever something arrives at one of these entities within a step."""
+        self.meta["type"] = "hybrid"
+        for name, model in self.meta["models"].items():
+            once = [attribute for entity, attribute in self._once if entity == name]
+            model |= {"trigger": model["attrs"] if name in entities else [], "non-persistent": once}
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:
         described = [{"kind": type(output).__name__, **asdict(output)} for output in self.outputs.get(model, ())]
@@ -96,11 +106,18 @@ class Adapter(mosaik_api_v3.Simulator):
         return (t_s // step_s + 1) * step_s
 
     def get_data(self, outputs: OutputRequest) -> OutputData:
-        found = {eid: {a: self._produced[eid, a] for a in attributes} for eid, attributes in outputs.items()}
+        found = {
+            eid: {a: self._produced[eid, a] for a in attributes if self._is_said(eid, a)}
+            for eid, attributes in outputs.items()
+        }
         return encode(found) if self._wire else found
 
     def finalize(self) -> None:
         self.close()
+
+    def _is_said(self, eid: str, attribute: str) -> bool:
+        """Whether there is something to give: nothing said once is nothing at all."""
+        return (eid, attribute) not in self._once or bool(self._produced[eid, attribute])
 
     def _single(self, entity: str, attribute: str, sources: Mapping[str, Any]) -> Any:
         if len(sources) != 1:

@@ -3,16 +3,20 @@ the market on it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
 
 from cosim.case import Case
+from cosim.coordination.feeder_area import area_grid
+from cosim.coordination.grid import Grid
 from cosim.domain.frames import Floats
+from cosim.domain.market import Resource
 from cosim.grid.limits import Limits, decisive_nodes
 from cosim.grid.measures import Positions
 from cosim.market.feeder_model import FeederModel
-from cosim.market.session import LocalMarket
+from cosim.market.session import LocalMarket, Situation
 
 _MODELS_KEPT = 32  # one for each combination of positions
 
@@ -37,6 +41,14 @@ class Network:
         """The model with taps, capacitors and switches at ``position`` (n_control,)."""
         network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
         return FeederModel(network, self._case.feeder.head_terminal, self._i_max_a, self._v_min_pu, self._v_max_pu)
+
+    def area(self, name: str, situation: Situation, resources: Mapping[str, Resource]) -> Grid:
+        """The feeder in the one MTU of a situation as an area of that name, with the limits that ``resources`` could
+        matter for."""
+        model = self.market.model_at(situation.position)
+        linear = model.exact(situation.p_kw[0], situation.q_kvar[0])
+        rows, uncertainty = self.market.in_question(model.rows(linear), situation, resources)
+        return area_grid(name, linear, rows, uncertainty)
 
     def allows(self, measures: Positions) -> bool:
         """Whether measures may be at these positions together."""

@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
-from cosim.domain.frames import EventTable, Floats, Message, Signal, frozen
-from cosim.domain.market import Award, from_json
+import numpy as np
+
+from cosim.coordination.in_run import in_area
+from cosim.coordination.telling import Own
+from cosim.domain.frames import PASSIVE_SIGN, EventTable, Floats, Message, Signal, frozen
+from cosim.domain.market import Award, Bid, from_json
+from cosim.domain.settlement import to_json
 from cosim.flexibility.fleet import Fleet, Reserved, Session, UnitMemory, fleet_from_json, fleet_to_json
 from cosim.flexibility.pod_forecast import PowerForecast
 from cosim.flexibility.session_json import session_from_json, session_to_json
+from cosim.flexibility.splits import Split, call_of, splits
 from cosim.market.hybrid import Called, Commitment, HybridBook, merged
 from simulators._base import Adapter, Inputs, Output
 from simulators._book import book_message
+from simulators._party import BUYERS, Voice
+from simulators._system import next_mtu, rules
 
 ORDERS = EventTable(
     "activations",
     "what resources were to deliver in an MTU (consumption > 0), and whether they could be reached",
     {"t_s": "s", "resource": None, "pod": None, "change_kw": "kW", "baseline_kw": "kW", "reached": "1"},
+)
+SPLITS = EventTable(
+    "splits",
+    "what a resource was to deliver of an award in an MTU, in the direction of its bid",
+    {
+        "t_s": "s",
+        "bid": None,
+        "stage": None,
+        "buyer": None,
+        "direction": None,
+        "resource": None,
+        "pod": None,
+        "quantity_kw": "kW",
+        "gate_s": "s",
+    },
+)
+BIDS = EventTable(
+    "bids",
+    "what was offered for an MTU, a row for each step of the price; resource is empty where several may deliver",
+    {
+        "t_s": "s",
+        "bid": None,
+        "seller": None,
+        "resource": None,
+        "direction": None,
+        "quantity_kw": "kW",
+        "price_eur_per_kwh": "EUR/kWh",
+        "min_accept": "1",
+        "gate_s": "s",
+    },
 )
 
 
@@ -36,9 +74,10 @@ class AggregatorMemory:
 class Aggregator(Adapter):
     """Models ``pod``: what resources add to the profiles of PODs, what they would add without activation, and what is
     planned; ``resource``; ``declaration`` to the DSO and ``book`` to the market: sessions for which a gate closes with
-    this step."""
+    this step; ``delivery`` to the settlement: awards of the step before as calls from meters, and what contracts had
+    on offer at the gates of this step."""
 
-    inputs: ClassVar[dict[str, tuple[str, ...]]] = {"profile": ("p_kw", "q_kvar"), "award": ("awards",)}
+    inputs: ClassVar[dict[str, tuple[str, ...]]] = {"profile": ("p_kw", "q_kvar"), "award": BUYERS}
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
@@ -52,7 +91,11 @@ class Aggregator(Adapter):
         )
         self._books = HybridBook(case.contracts, case.clock, case.market_config.spot)
         self.memory = AggregatorMemory(self._fleet.start(), ())
+        self._voice = Voice(case, "aggregator") if "aggregator" in case.parties else None
+        self._pod_of = {unit.resource.id: unit.resource.pod for unit in case.portfolio}
         pods, names = case.pods, tuple(unit.resource.id for unit in case.portfolio)
+        settled = case.scenario.settlement is not None
+        scheduled = Signal("scheduled_p_kw", "kW", "schedule of the next MTU without awards", "pod", pods, PASSIVE_SIGN)
         return {
             "pod": (
                 Signal("p_kw", "kW", "what resources add to the profile", "pod", pods, "consumption > 0"),
@@ -61,20 +104,24 @@ class Aggregator(Adapter):
                 Signal("free_q_kvar", "kvar", "the same if nothing were ever activated", "pod", pods),
                 Signal("planned_p_kw", "kW", "the same as declared and sold", "pod", pods, "consumption > 0"),
                 Signal("planned_q_kvar", "kvar", "the same as declared and sold", "pod", pods, "consumption > 0"),
+                *((scheduled,) if settled else ()),
             ),
             "resource": (
                 Signal("p_kw", "kW", "power of the resource", "resource", names, "consumption > 0"),
                 Signal("free_p_kw", "kW", "the same if it were never activated", "resource", names),
                 Signal("ordered_kw", "kW", "change ordered for the MTU", "resource", names, "consumption > 0"),
                 ORDERS,
+                SPLITS,
+                *((BIDS,) if case.scenario.recorder.bids else ()),
             ),
             "declaration": (Message("sessions", "what is drawn over the profiles, as declared and sold"),),
-            "book": (Message("sessions", "offers"),),
+            **({"book": (Message("sessions", "offers"),)} if self._voice is None else self._voice.outputs()),
+            **({"delivery": (Message("calls", "awards"), Message("readiness", "of contracts"))} if settled else {}),
         }
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         p_kw, q_kvar = inputs["profile", "p_kw"], inputs["profile", "q_kvar"]
-        self._take(t_s, inputs["award", "awards"])
+        found = self._take([award for (entity, _), mail in inputs.items() if entity == "award" for award in mail])
         rows = self._begin(t_s, p_kw, q_kvar) if self.case.clock.begins_mtu(t_s) else []
         fleet, n_pod = self._fleet, len(p_kw)
         planned = fleet.planned(self.memory.units, t_s, n_pod)
@@ -94,8 +141,14 @@ class Aggregator(Adapter):
             ("resource", "free_p_kw"): frozen(free_kw),
             ("resource", "ordered_kw"): frozen(ordered_kw),
             ("resource", ORDERS.name): rows,
+            ("resource", SPLITS.name): [row for split in found for row in self._split_rows(split)],
+            ("resource", BIDS.name): _bid_rows(sessions) if self.case.scenario.recorder.bids else [],
+            ("pod", "scheduled_p_kw"): self._scheduled_kw(t_s, (p_kw, q_kvar)),
+            ("delivery", "calls"): [to_json(call_of(split, self._pod_of)) for split in found],
+            ("delivery", "readiness"): [asdict(each) for each in self.memory.commitments],
             ("declaration", "sessions"): fleet.declared(self.memory.units, sessions, n_pod),
             ("book", "sessions"): [book_message(session, self.memory.commitments) for session in sessions],
+            **self._told(t_s, sessions),
         }
 
     def state(self) -> dict[str, Any]:
@@ -115,7 +168,7 @@ class Aggregator(Adapter):
             {name: {int(m): kw for m, kw in of_mtu.items()} for name, of_mtu in saved["called"].items()},
         )
 
-    def _take(self, t_s: int, awards: list[dict[str, Any]]) -> None:
+    def _take(self, awards: list[dict[str, Any]]) -> tuple[Split, ...]:
         """Awards of the step before. A session whose gate closed in that step has nothing more to come."""
         held, won = self.memory, [from_json(Award, award) for award in awards]
         units, called = self._fleet.ordered(held.units, held.sessions, won), held.called
@@ -123,6 +176,46 @@ class Aggregator(Adapter):
             own = [each for each in held.commitments if each.t_s == session.t_s]
             called = merged(called, self._books.called(session, own, won))
         self.memory = AggregatorMemory(units, (), (), called)
+        return splits(held.sessions, won)
+
+    def _told(self, t_s: int, sessions: Sequence[Session]) -> dict[tuple[str, str], Any]:
+        """Offers as the seller in a scheme tells them."""
+        if self._voice is None:
+            return {}
+        case, mtu_s = self.case, next_mtu(self.case, t_s)
+        resources = in_area(case.area, {unit.resource.id: unit.resource for unit in case.portfolio})
+        bids = tuple(bid for session in sessions if session.t_s == mtu_s for bid in session.bids)
+        self._voice.open(
+            None if mtu_s is None else Own(mtu_s, case.clock.mtu_s, rules(case), bids=bids, resources=resources)
+        )
+        return self._voice.given()
+
+    def _split_rows(self, split: Split) -> list[dict[str, Any]]:
+        return [
+            {
+                "t_s": t_s,
+                "bid": split.award.bid,
+                "stage": split.award.stage,
+                "buyer": split.award.buyer,
+                "direction": split.direction.value,
+                "resource": resource,
+                "pod": self._pod_of[resource],
+                "quantity_kw": kw,
+                "gate_s": split.gate_s,
+            }
+            for t_s, resource, kw in split.rows()
+        ]
+
+    def _scheduled_kw(self, t_s: int, now: tuple[Floats, Floats]) -> Floats:
+        """What PODs draw in the next MTU (n_pod,) without what is sold, as forecast and declared at its gate."""
+        clock, n_pod = self.case.clock, len(self.case.pods)
+        next_s = t_s + clock.step_s
+        if self.case.scenario.settlement is None or not clock.begins_mtu(next_s) or next_s >= clock.until_s:
+            return frozen(np.full(n_pod, np.nan))
+        over_kw = np.zeros(n_pod)
+        for unit, each in zip(self.case.portfolio, self.memory.units, strict=True):
+            over_kw[unit.pod] += each.declared_kw
+        return frozen(self._expected(t_s, next_s, 1, now).p_kw[0] + over_kw)
 
     def _begin(self, t_s: int, p_kw: Floats, q_kvar: Floats) -> list[dict[str, Any]]:
         units = self._fleet.begun(self.memory.units, t_s, p_kw, q_kvar)
@@ -174,3 +267,32 @@ class Aggregator(Adapter):
     def _expected(self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats]) -> PowerForecast:
         follows = begin_s == t_s + self.case.clock.step_s
         return self.case.expected(begin_s, n_mtu, now if follows else None)
+
+
+def _bid_rows(sessions: Sequence[Session]) -> list[dict[str, Any]]:
+    return [
+        {
+            "t_s": bid.t_s + t * session.mtu_s,
+            "bid": bid.id,
+            "seller": bid.seller,
+            "resource": bid.resource or "",
+            "direction": bid.direction.value,
+            "quantity_kw": kw,
+            "price_eur_per_kwh": price,
+            "min_accept": bid.min_accept,
+            "gate_s": session.gate_s,
+        }
+        for session in sessions
+        for bid in session.bids
+        for t, offered_kw in enumerate(bid.quantity_kw)
+        for kw, price in _steps_within(bid, offered_kw)
+    ]
+
+
+def _steps_within(bid: Bid, offered_kw: float) -> Iterator[tuple[float, float]]:
+    """Quantity [kW] and price of each step of a bid that is reached by what it offers in an MTU."""
+    for step in bid.steps:
+        kw = min(step.quantity_kw, offered_kw)
+        offered_kw -= kw
+        if kw > 0.0:
+            yield kw, step.price_eur_per_kwh

@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from mosaik_api_v3.types import Meta
 
 from cosim.domain.frames import PASSIVE_SIGN, EventTable, Floats, Message, Signal, frozen
+from cosim.coordination.case import Area
+from cosim.coordination.in_run import in_area, matrix_of
+from cosim.coordination.telling import Own
 from cosim.domain.site import site_sums
 from cosim.flexibility.pod_forecast import FROM_PRESENT, PowerForecast, pods_of_sites, widened
 from cosim.market.grid_side import MeasureChoice
@@ -17,6 +21,8 @@ from cosim.market.session import Book, Situation
 from simulators._base import Adapter, Inputs, Output
 from simulators._book import book_of
 from simulators._network import Network
+from simulators._party import GATE, INBOX, Voice
+from simulators._system import agreed, interfaces, rules
 
 _log = logging.getLogger(__name__)
 
@@ -73,15 +79,25 @@ class Dso(Adapter):
         "control": ("position",),
         "declaration": ("sessions",),
         "book": ("sessions",),
+        "gate": GATE,
+        "inbox": INBOX,
     }
+
+    def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
+        super().init(sid, time_resolution, **sim_params)
+        if self._voice is not None:
+            self.answer_within_the_step(("inbox",))
+        return self.meta
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
         self._network = Network(case)
+        self._voice = Voice(case, "dso") if "dso" in case.parties else None
         self._sums = site_sums(case.pod_sites)
         self._resources = {unit.resource.id: unit.resource for unit in case.portfolio}
         pods, sign = case.pods, PASSIVE_SIGN
         names = tuple(measure.name for measure in case.measures)
+        alone = case.scheme is None
         ordered = Signal("position", "1", "position of a measure ordered for the next step", "measure", names)
         return {
             "forecast": (
@@ -91,17 +107,28 @@ class Dso(Adapter):
                 Signal("half_q_kvar", "kvar", "half-band of its error", "pod", pods),
             ),
             "need": (NEEDS,),
-            "request": (Message("situations", "schedules for which flexibility is wanted"),),
+            **({"request": (Message("situations", "schedules for which flexibility is wanted"),)} if alone else {}),
+            **(self._voice.outputs() if self._voice is not None else {}),
             **({"measure": (ordered, MEASURES)} if case.measures else {}),
         }
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
+        if self._voice is None:
+            return self._expect(t_s, inputs)[0]
+        if self._voice.begins(t_s):
+            self._outlook, situation = self._expect(t_s, inputs)
+            self._voice.open(None if situation is None else self._own(situation))
+        self._voice.hear(inputs)
+        return self._outlook | self._voice.given()
+
+    def _expect(self, t_s: int, inputs: Inputs) -> tuple[dict[tuple[str, str], Any], Situation | None]:
+        """What it expects and asks for, and the situation in the next MTU, if a gate closes."""
         next_s = t_s + self.case.clock.step_s
         situations = [self._situation(each, next_s, inputs) for each in inputs["declaration", "sessions"]]
         rows: list[dict[str, Any]] = []
         moves: list[dict[str, Any]] = []
         wanted = []
-        position = inputs["control", "position"]
+        position, of_next = inputs["control", "position"], None
         expected = (frozen(np.full(len(self.case.pods), np.nan)),) * 4
         for situation in situations:
             found = self._needs(t_s, situation)
@@ -113,15 +140,41 @@ class Dso(Adapter):
             if found or self.case.needs(t_s, situation.t_s, len(situation.p_kw)):
                 wanted.append(_as_request(situation))
             if situation.t_s == next_s:
+                of_next = situation
                 expected = (situation.p_kw[0], situation.q_kvar[0], situation.half_p_kw[0], situation.half_q_kvar[0])
         names = ("p_kw", "q_kvar", "half_p_kw", "half_q_kvar")
         of_measures = position[len(position) - len(self.case.measures) :]
-        return {("forecast", name): value for name, value in zip(names, expected, strict=True)} | {
+        outputs = {("forecast", name): value for name, value in zip(names, expected, strict=True)} | {
             ("need", NEEDS.name): rows,
             ("request", "situations"): wanted,
             ("measure", "position"): of_measures,
             ("measure", MEASURES.name): moves,
         }
+        return outputs, of_next
+
+    def _own(self, situation: Situation) -> Own:
+        """What it knows at the gate: its network in the situation, and the resources in it."""
+        case, terms = self.case, agreed(self.case)
+        config = case.scenario.coordination
+        assert config is not None  # a party of a scheme
+        resources = in_area(case.area, self._resources)
+        area = Area(
+            case.area,
+            interfaces(case)[case.area],
+            self._network.area(case.area, situation, self._resources),
+            matrix_of(case.area, resources, config.tso_perimeter),
+            terms.change_kw,
+            terms.tolerance_kw,
+            terms.price_eur_per_kwh,
+        )
+        return Own(
+            situation.t_s,
+            case.clock.mtu_s,
+            rules(case),
+            areas={case.area: area},
+            resources=resources,
+            schedule_kw={case.area: terms.change_kw},
+        )
 
     def close(self) -> None:
         self._network.close()

@@ -53,9 +53,7 @@ class Grid(Adapter):
         models = self.meta["models"]
         models["foreign_pod"] = {"public": True, "params": ["pod"], "attrs": ["p_kw", "q_kvar"]}
         if self.case.scenario.operator.action == "same":
-            self.meta["type"] = "hybrid"
-            for name, model in models.items():
-                model |= {"trigger": ["p_kw"] if name == "order" else [], "non-persistent": []}
+            self.answer_within_the_step(("order",))
         return self.meta
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:

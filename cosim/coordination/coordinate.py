@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cosim.coordination.audit import Balance, Overload, balance_of, dispatch_of, overloads
 from cosim.coordination.case import CoordinationCase, check_case
+from cosim.coordination.in_run import awards_of, transfers
 from cosim.coordination.messages import Message, role_of
 from cosim.coordination.outcome import SHORT_KW, StageOutcome
 from cosim.coordination.party import Party, at_the_gate, party, step
@@ -138,14 +139,14 @@ def _result(case: CoordinationCase, scheme: Scheme, parties: Sequence[Party], lo
     ]
     dispatch = dispatch_of([found for _, found in binding])
     paid: dict[str, float] = {}
-    for who, found in binding:
-        for payer, eur in _paid(case, who, scheme.stages[found.stage], found):
+    for _, found in binding:
+        for payer, eur in _paid(case, scheme.stages[found.stage], found):
             paid[payer] = paid.get(payer, 0.0) + eur
     return Coordination(
         case=case,
         scheme=scheme,
         outcomes=outcomes,
-        awards=tuple(award for _, found in binding for award in _awards(case, found)),
+        awards=tuple(award for _, found in binding for award in awards_of(case.t_s, found)),
         dispatch_kw=dispatch,
         cost_eur=sum(
             each.kw * each.price_eur_per_kwh * case.mtu_h for _, found in binding for each in found.bought.values()
@@ -157,34 +158,13 @@ def _result(case: CoordinationCase, scheme: Scheme, parties: Sequence[Party], lo
     )
 
 
-def _paid(case: CoordinationCase, who: str, stage: Stage, found: StageOutcome) -> Iterator[tuple[str, float]]:
-    """What each party pays in a stage, below zero what it gets: for bids, on curves and at an interface with a price
-    (the TSO to the DSO of the area), for demand (BRPs to the TSO)."""
-    h = case.mtu_h
-    yield from payments(found.bought, h).items()
-    to_areas = {area: eur for area, (_, eur) in found.on_curve.items()}
-    if stage.balance == "priced":
-        to_areas = {area: kw * (case.areas[area].price_eur_per_kwh or 0.0) * h for area, kw in found.export_kw.items()}
-    for area, eur in to_areas.items():
-        yield "TSO", eur
-        yield f"DSO:{area}", -eur
-    for _, eur in found.demands.values():
-        yield DEMAND, eur
-        yield "TSO", -eur
-
-
-def _awards(case: CoordinationCase, found: StageOutcome) -> Iterator[Award]:
-    for bid, each in found.bought.items():
-        for buyer, share in each.shares.items():
-            yield Award(
-                bid,
-                found.stage,
-                buyer,
-                case.t_s,
-                (each.kw * share,),
-                (each.price_eur_per_kwh,),
-                (each.asked_eur_per_kwh,),
-            )
+def _paid(case: CoordinationCase, stage: Stage, found: StageOutcome) -> Iterator[tuple[str, float]]:
+    """What each party pays in a stage, below zero what it gets."""
+    yield from payments(found.bought, case.mtu_h).items()
+    prices = {name: area.price_eur_per_kwh or 0.0 for name, area in case.areas.items()}
+    for payer, payee, eur in transfers(stage, found, prices, case.mtu_h):
+        yield payer, eur
+        yield payee, -eur
 
 
 def _unsolved(outcomes: Sequence[tuple[str, StageOutcome]]) -> Iterator[tuple[str, str, str]]:

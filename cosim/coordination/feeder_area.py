@@ -13,8 +13,9 @@ from cosim.domain.frames import Floats
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import find_feeder, load_feeder
 from cosim.grid.limits import Limits
-from cosim.grid.linear import LinearNetwork
-from cosim.market.network import network_rows
+from cosim.grid.linear import Linearisation, LinearNetwork
+from cosim.market.network import NetworkRows, network_rows
+from cosim.market.uncertainty import Uncertainty
 from cosim.scenario import schema
 
 
@@ -58,15 +59,20 @@ class FeederArea:
             if p_kw[k] > 0.0:
                 p_kw[k], q_kvar[k] = times * p_kw[k], times * q_kvar[k]
         model = self._linear.exact(p_kw, q_kvar)
-        rows = network_rows(model, self.pods, self._v_base, *self._limits)
-        named = replace(
-            rows,
-            pods=tuple(f"{area}/{name}" for name in rows.pods),
-            conductors=tuple(f"{area}/{name}" for name in rows.conductors),
-            nodes=tuple(f"{area}/{name}" for name in rows.nodes),
-        )
-        import_kw = float(model.state.head_kva.sum().real)
-        return Grid(named, model.head_by_p.imag, model.head_by_q.imag, import_kw=import_kw)
+        return area_grid(area, model, network_rows(model, self.pods, self._v_base, *self._limits))
+
+
+def area_grid(area: str, model: Linearisation, rows: NetworkRows, uncertainty: Uncertainty | None = None) -> Grid:
+    """A linearised feeder as the network of an area: all of it under the area's name; ``rows``: what ``model`` says of
+    limited quantities, or some of them."""
+    named = replace(
+        rows,
+        pods=tuple(f"{area}/{name}" for name in rows.pods),
+        conductors=tuple(f"{area}/{name}" for name in rows.conductors),
+        nodes=tuple(f"{area}/{name}" for name in rows.nodes),
+    )
+    import_kw = float(model.state.head_kva.sum().real)
+    return Grid(named, model.head_by_p.imag, model.head_by_q.imag, uncertainty, import_kw=import_kw)
 
 
 def _or_none(limit: Floats) -> Floats:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cosim.coordination.messages import MessageType
+from cosim.coordination.messages import MessageType, role_of
 from cosim.coordination.scheme import CURVES, Scheme, Stage
 
 GATE = ""
 """Source of what is sent when the gate opens, before any stage; target of what no stage waits for."""
+
+
+AT_TRANSMISSION = "at transmission"
+"""The place of whoever sells resources at transmission; that of others is their area."""
 
 
 class Flow(NamedTuple):
@@ -89,3 +93,13 @@ def bids_seen(scheme: Scheme, role: str) -> frozenset[str]:
     direct_d = any("D" in s.resources and (s.admit != "curve" or role == "DSO") for s in own)
     direct_t = any("T" in s.resources for s in own)
     return frozenset(side for side, seen in (("D", direct_d), ("T", direct_t)) if seen)
+
+
+def deals(scheme: Scheme, seller: str, solver: str) -> bool:
+    """Whether bids of a seller reach a solver as they are: those of a place (``AGG:AREA``) whoever clears bids from
+    there, those of a seller without one everybody."""
+    place, area = seller.partition(":")[2], solver.partition(":")[2]
+    seen = bids_seen(scheme, role_of(solver))
+    if not place:
+        return True
+    return "T" in seen if place == AT_TRANSMISSION else "D" in seen and area in ("", place)

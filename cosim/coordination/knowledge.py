@@ -49,7 +49,7 @@ class Knowledge:
         """What it knows when a stage begins. Raises BidError if limits are for another version of the topology."""
         stage, own = self.scheme.stages[name], self.own
         transmission, interfaces, areas = self._networks()
-        bids, resources = self._offers()
+        bids, resources = self.offers()
         awards = _Awards(stage.knows_distribution, self._agreed(name))
         for before in self.cleared_before(name):
             self._add_own(awards, before)
@@ -148,7 +148,8 @@ class Knowledge:
                 transmission, interfaces = operated(model, operating[""]), dict(model.interfaces)
         return transmission, interfaces, areas
 
-    def _offers(self) -> tuple[tuple[Bid, ...], Mapping[str, Resource]]:
+    def offers(self) -> tuple[tuple[Bid, ...], Mapping[str, Resource]]:
+        """All bids that it has or got, and the resources of which it knows."""
         bids, resources = list(self.own.bids), dict(self.own.resources)
         for message in self._at_the_gate("BID"):
             if isinstance(message.body, Offered):
@@ -170,7 +171,7 @@ class Knowledge:
 
     def _listed(self) -> dict[str, Resource]:
         told = [message.body for message in self._at_the_gate("RESOURCE_LIST")]
-        at_transmission = {k: unit for k, unit in self._offers()[1].items() if not area_of(unit.pod)}
+        at_transmission = {k: unit for k, unit in self.offers()[1].items() if not area_of(unit.pod)}
         return at_transmission | {
             unit.id: unit for body in told if isinstance(body, Offered) for unit in body.resources
         }

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cosim.coordination.case import place_of
-from cosim.coordination.flows import GATE, Flow, bids_seen, flows, outcome_type
+from cosim.coordination.flows import AT_TRANSMISSION, GATE, Flow, bids_seen, deals, flows, outcome_type
 from cosim.coordination.knowledge import Knowledge
 from cosim.coordination.messages import Body, Message, MessageType, Quantities, role_of
 from cosim.coordination.outcome import StageOutcome
@@ -69,6 +69,7 @@ def at_the_gate(party: Party) -> tuple[Message, ...]:
         _message(party, kind, receiver, GATE, own_body(kind, party.knows.own, receiver, bids_seen(party.scheme, role)))
         for kind, role in said
         for receiver in _of_role(party, role)
+        if kind != "BID" or deals(party.scheme, party.id, receiver)
     )
 
 
@@ -113,7 +114,12 @@ def _ready(party: Party, name: str) -> bool:
     if any(before not in party.rounds for before in earlier) or (repeated and not _in_a_cycle(party.scheme, name)):
         return False
     at_the_gate = [flow for flow in flows(party.scheme) if (flow.source, flow.target) == (GATE, name)]
-    wanted = ((flow.type, GATE, sender) for flow in at_the_gate for sender in _of_role(party, flow.sender))
+    wanted = (
+        (flow.type, GATE, sender)
+        for flow in at_the_gate
+        for sender in _of_role(party, flow.sender)
+        if flow.type != "BID" or deals(party.scheme, sender, party.id)
+    )
     if any(key not in mail for key in wanted):
         return False
     return all(_heard(party, name, stage, used, repeated) for used in stage.uses)
@@ -159,10 +165,12 @@ def _told(party: Party, name: str, outcome: StageOutcome) -> Iterator[Message]:
     version = party.knows.own.areas[party.area].matrix.version if party.area else party.knows.own.matrix_version
     for kind, role in said:
         for receiver in _of_role(party, role):
+            if role == "AGG" and not deals(party.scheme, receiver, party.id):
+                continue
             area = receiver.partition(":")[2]
 
             def concerns(subject: str, area: str = area) -> bool:
-                return area in ("", places.get(subject, subject))
+                return area in ("", places.get(subject, subject) or AT_TRANSMISSION)
 
             body = body_of(kind, outcome, role, concerns, party.area, version)
             yield _message(party, kind, receiver, name, body)

@@ -53,10 +53,12 @@ class EventTable:
 
 @dataclass(frozen=True)
 class Message:
-    """What one simulator tells another in words of `cosim.domain.market`: plain JSON but for arrays. Not recorded."""
+    """What one simulator tells another, a list in plain JSON but for arrays; not recorded. It holds until the next, or is
+    said ``once``."""
 
     name: str
     long_name: str
+    once: bool = False
 
 
 def frozen(values: Any, dtype: type = np.float64) -> npt.NDArray[Any]:

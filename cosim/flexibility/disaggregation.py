@@ -40,6 +40,18 @@ class Division:
     missing_kw: Floats
 
 
+@dataclass(frozen=True)
+class Divided:
+    """``awards`` of one direction whose sum ``members`` deliver, each ``quantity_kw`` (n_member, n_mtu) [kW] of it, but
+    for ``missing_kw`` (n_mtu,) [kW]."""
+
+    awards: tuple[Award, ...]
+    members: tuple[str, ...]
+    direction: Direction
+    quantity_kw: Floats
+    missing_kw: Floats
+
+
 def divide(members: Sequence[Member], direction: Direction, award_kw: Floats) -> Division:
     """The cheapest division of ``award_kw`` (n_mtu,) [kW] within rated powers and energy.
 
@@ -60,14 +72,29 @@ def divide_awards(
     """What each resource is to change its consumption by [kW], from the awards of an aggregator's own ``bids``.
 
     Returns changes (n_mtu,) by resource, of those in an awarded bid, and what is missing (n_mtu,) by award, of those
-    that cannot be delivered whole. Awards to any of the same members in the same direction are divided together; those
-    to one resource or in fixed shares leave nothing to divide. Raises BidError for an award of another bid or other
-    MTUs than the bid's.
+    that cannot be delivered whole. Raises BidError as `divided` does.
+    """
+    changes: dict[str, Floats] = {}
+    missing: dict[str, Floats] = {}
+    for each in divided(bids, awards, members):
+        for name, kw in zip(each.members, each.quantity_kw, strict=True):
+            changes[name] = changes.get(name, 0.0) + each.direction.delta_p_kw(kw)
+        for award in each.awards:
+            wanted = np.array(award.quantity_kw) > 0.0
+            if (wanted & (each.missing_kw > 0.0)).any():
+                missing[award.bid] = frozen(np.where(wanted, each.missing_kw, 0.0))
+    return {name: frozen(change_kw) for name, change_kw in changes.items()}, missing
+
+
+def divided(bids: Sequence[Bid], awards: Sequence[Award], members: Mapping[str, Member]) -> tuple[Divided, ...]:
+    """Who delivers what of the awards of an aggregator's own ``bids``.
+
+    Awards to any of the same members in the same direction are divided together; those to one resource or in fixed
+    shares leave nothing to divide. Raises BidError for an award of another bid or other MTUs than the bid's.
     """
     own = {bid.id: bid for bid in bids}
     _check(own, awards)
-    changes: dict[str, Floats] = {}
-    missing: dict[str, Floats] = {}
+    found: list[Divided] = []
     together: dict[tuple[Direction, tuple[str, ...]], list[Award]] = {}
     for award in awards:
         bid = own[award.bid]
@@ -75,21 +102,13 @@ def divide_awards(
             together.setdefault((bid.direction, bid.any_of), []).append(award)
         else:
             shares = np.array([share for _, share in bid.shares] or [1.0])
-            _change(changes, bid.members, bid.direction, np.outer(shares, award.quantity_kw))
+            quantity_kw = np.outer(shares, award.quantity_kw)
+            found.append(Divided((award,), bid.members, bid.direction, quantity_kw, np.zeros(len(award.quantity_kw))))
     for (direction, names), of_same in together.items():
         wanted_kw = np.array([award.quantity_kw for award in of_same])
         division = divide([members[name] for name in names], direction, wanted_kw.sum(axis=0))
-        _change(changes, names, direction, division.quantity_kw)
-        for award, kw in zip(of_same, wanted_kw, strict=True):
-            if ((kw > 0.0) & (division.missing_kw > 0.0)).any():
-                missing[award.bid] = frozen(np.where(kw > 0.0, division.missing_kw, 0.0))
-    return {name: frozen(change_kw) for name, change_kw in changes.items()}, missing
-
-
-def _change(changes: dict[str, Floats], names: Sequence[str], direction: Direction, quantity_kw: Floats) -> None:
-    """Adds quantities (n_name, n_mtu) in one direction to the changes of consumption of resources."""
-    for name, kw in zip(names, quantity_kw, strict=True):
-        changes[name] = changes.get(name, 0.0) + direction.delta_p_kw(kw)
+        found.append(Divided(tuple(of_same), names, direction, division.quantity_kw, division.missing_kw))
+    return tuple(found)
 
 
 def _check(own: Mapping[str, Bid], awards: Sequence[Award]) -> None:

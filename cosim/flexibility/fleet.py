@@ -59,10 +59,12 @@ class UnitMemory:
 class Session:
     """Offers for the MTUs from ``t_s`` on: bids, what couples the MTUs of resources, and the bands behind them.
 
-    ``over_profile_kw`` (n_mtu,) by resource: what it draws without activation over the profile of its POD.
+    ``gate_s``: the step with which its gate closes. ``over_profile_kw`` (n_mtu,) by resource: what it draws without
+    activation over the profile of its POD.
     """
 
     t_s: int
+    gate_s: int
     mtu_s: int
     n_mtu: int
     bids: tuple[Bid, ...]
@@ -209,7 +211,7 @@ class Fleet:
             members[unit.resource.id] = Member(unit.resource, band, unit.up_eur_per_kwh, unit.down_eur_per_kwh)
             couplings += [limit] if limit is not None else []
         bids = [bid for name in self._sellers() for bid in self._bids(name, members, t_s, n_mtu, submitted_s)]
-        return Session(t_s, self.mtu_s, n_mtu, tuple(bids), tuple(couplings), members, over_kw)
+        return Session(t_s, submitted_s, self.mtu_s, n_mtu, tuple(bids), tuple(couplings), members, over_kw)
 
     def _bids(self, seller: str, members: Mapping[str, Member], t_s: int, n_mtu: int, at_s: int) -> list[Bid]:
         config = self.sellers.get(seller, self.sellers.get("default", AggregatorConfig()))

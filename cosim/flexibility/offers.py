@@ -155,15 +155,20 @@ def _bids(
     """One bid for a single resource by MTU; else one for each block, whose members and prices are its own."""
     n, length = len(wanted_kw), product.duration_min_mtu
     if terms.delivery == "single" and length == 1:
-        whole = _bid(f"{name}/{terms.t_s}", group, offered_kw.max(axis=1), wanted_kw, product, terms)
+        whole = _bid(_label(name, terms, terms.t_s), group, offered_kw.max(axis=1), wanted_kw, product, terms)
         return [whole] if wanted_kw.any() else []
     bids = []
     for begin in range(0, n - length + 1, length):
         if wanted_kw[begin] > 0.0:
             only_kw = np.where((np.arange(n) >= begin) & (np.arange(n) < begin + length), wanted_kw, 0.0)
-            label = f"{name}/{terms.t_s + begin * group[0].band.mtu_s}"
+            label = _label(name, terms, terms.t_s + begin * group[0].band.mtu_s)
             bids.append(_bid(label, group, offered_kw[:, begin], only_kw, product, terms))
     return bids
+
+
+def _label(name: str, terms: Terms, t_s: int) -> str:
+    """End of a bid's id. Two gates may offer the same MTU, so it names the gate too."""
+    return f"{name}/{t_s}@{terms.submitted_s}"
 
 
 def _bid(

@@ -22,6 +22,7 @@ def session_to_json(session: Session) -> dict[str, Any]:
     """What `ordered` needs of a session, exactly; what couples its MTUs has been sent and is not kept."""
     return {
         "t_s": session.t_s,
+        "gate_s": session.gate_s,
         "mtu_s": session.mtu_s,
         "n_mtu": session.n_mtu,
         "bids": [to_json(bid) for bid in session.bids],
@@ -40,6 +41,7 @@ def session_from_json(units: Mapping[str, Unit], document: Mapping[str, Any]) ->
     }
     return Session(
         t_s=document["t_s"],
+        gate_s=document["gate_s"],
         mtu_s=document["mtu_s"],
         n_mtu=document["n_mtu"],
         bids=tuple(from_json(Bid, bid) for bid in document["bids"]),

@@ -6,7 +6,7 @@ import numpy as np
 
 from cosim.domain.frames import Floats
 from cosim.grid.batch import BatchPowerFlow
-from cosim.grid.linear import LinearNetwork
+from cosim.grid.linear import Linearisation, LinearNetwork
 from cosim.grid.unloaded import Unloaded
 from cosim.market.network import NetworkRows, network_rows
 
@@ -35,7 +35,15 @@ class FeederModel:
     def linearise(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> NetworkRows:
         """At net consumption ``p_kw``, ``q_kvar`` (n_pod,), with the loads' own response to the voltage; the same in
         every MTU. Raises PowerFlowError if the power flow does not converge."""
-        return network_rows(self._linear.exact(p_kw, q_kvar), self._pods, self._v_base, *self._limits)
+        return self.rows(self.exact(p_kw, q_kvar))
+
+    def exact(self, p_kw: Floats, q_kvar: Floats) -> Linearisation:
+        """All derivatives at net consumption ``p_kw``, ``q_kvar`` (n_pod,). Raises PowerFlowError as above."""
+        return self._linear.exact(p_kw, q_kvar)
+
+    def rows(self, model: Linearisation) -> NetworkRows:
+        """What a linearisation says of the limited quantities."""
+        return network_rows(model, self._pods, self._v_base, *self._limits)
 
     def magnitudes(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> Floats:
         """(n_case, n_quantity) [A, pu] at net consumption (n_case, n_pod). Raises PowerFlowError if a case does not

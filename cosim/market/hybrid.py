@@ -47,7 +47,7 @@ class HybridBook:
         """One session; ``offered(reserved)`` are the free offers beside quantities that are reserved."""
         free = offered({})
         own = free.bids if self.spot else ()
-        owed = [_named(each) for each in self._owed(free, own, called)]
+        owed = [_named(each, free) for each in self._owed(free, own, called)]
         reserved = _reserved(owed)
         if reserved and self.spot:
             free = offered(reserved)
@@ -66,7 +66,7 @@ class HybridBook:
             kw = np.zeros(session.n_mtu)
             for award in awards:
                 bid = next((bid for bid in session.bids if bid.id == award.bid), None)
-                if bid is not None and bid.id == _name(contract, session.t_s):
+                if bid is not None and bid.id == _name(contract, session):
                     kw += award.quantity_kw
                 elif bid is not None and fulfils(bid, contract):
                     kw += np.minimum(award.quantity_kw, each.own_kw)
@@ -112,14 +112,14 @@ def _called_kw(name: str, session: Session, called: Called) -> Floats:
     return np.array([of_mtu.get(first + t, 0.0) for t in range(session.n_mtu)])
 
 
-def _name(contract: Contract, t_s: int) -> str:
+def _name(contract: Contract, session: Session) -> str:
     """The id of an obligatory bid, of the same form as those of free ones."""
-    return f"{contract.seller}/{contract.product}/{contract.shares[0][0]}/{contract.id}@{t_s}"
+    return f"{contract.seller}/{contract.product}/{contract.shares[0][0]}/{contract.id}@{session.t_s}@{session.gate_s}"
 
 
-def _named(owed: Obligation) -> Obligation:
+def _named(owed: Obligation, session: Session) -> Obligation:
     bid = owed.bid
-    return owed if bid is None else replace(owed, bid=replace(bid, id=_name(owed.contract, bid.t_s)))
+    return owed if bid is None else replace(owed, bid=replace(bid, id=_name(owed.contract, session)))
 
 
 def _reserved(owed: Sequence[Obligation]) -> Reserved:

@@ -153,6 +153,21 @@ class LocalMarket:
             bought, clearing.cost_eur, clearing.unsolved, found.excess, found.rounds, clearing.gap, clearing
         )
 
+    def in_question(
+        self, rows: NetworkRows, situation: Situation, resources: Mapping[str, Resource]
+    ) -> tuple[NetworkRows, Uncertainty]:
+        """Of the quantities in the one MTU of a situation those that may leave their limits with all that resources
+        can do, and its forecast errors."""
+        half = situation.half_p_kw[0], situation.half_q_kvar[0]
+        uncertainty = uncertainty_of(self.config.uncertainty, *half, self.kinds)
+        index = {pod: k for k, pod in enumerate(rows.pods)}
+        p_kw, q_kvar = np.zeros(len(index)), np.zeros(len(index))
+        for unit in resources.values():
+            kw = max(unit.up_kw, unit.down_kw)
+            p_kw[index[unit.pod]] += kw
+            q_kvar[index[unit.pod]] += abs(unit.kvar_per_kw) * kw
+        return network_part(rows, _in_question(rows, uncertainty, (p_kw, q_kvar))), uncertainty
+
     def choose(
         self,
         situation: Situation,
@@ -222,10 +237,13 @@ class LocalMarket:
         return Reference("cbc", self.config.time_limit_s, _MIP_GAP)
 
     def _settings(self) -> ClearingSettings:
-        config = self.config
-        limits = LimitSettings(config.planes, config.polygon, config.voltage, overload=config.overload)
-        interface = HOLD if config.interface == "hold" else None
-        return ClearingSettings(limits, interface, slack_eur_per_kwh=config.slack_eur_per_kwh)
+        interface = HOLD if self.config.interface == "hold" else None
+        return ClearingSettings(limit_settings(self.config), interface, slack_eur_per_kwh=self.config.slack_eur_per_kwh)
+
+
+def limit_settings(config: MarketConfig) -> LimitSettings:
+    """How limits become rows."""
+    return LimitSettings(config.planes, config.polygon, config.voltage, overload=config.overload)
 
 
 def uncertainty_of(

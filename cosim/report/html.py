@@ -40,6 +40,7 @@ from cosim.report.indicator import Indicator
 from cosim.report.indicators import indicators_of
 from cosim.report.layout import number
 from cosim.report.market import Gate, gates, local_moment, residuals_of, unexplained
+from cosim.report.money import Money, money
 from cosim.report.reading import Reading, moment
 from cosim.scenario.document import as_yaml
 
@@ -80,6 +81,7 @@ class Section:
     residuals: tuple[tuple[str, Residual], ...]
     unexplained: str
     gates: tuple[Gate, ...]
+    money: Money | None
     grid: tuple[Drawing, ...]
     estimates: tuple[Drawing, ...]
     measurements: tuple[Drawing, ...]
@@ -174,6 +176,7 @@ def _section(reading: Reading, label: str, salt: str) -> Section:
         residuals=left,
         unexplained=unexplained(reading),
         gates=gates(reading),
+        money=money(reading) if reading.steps else None,
         grid=_drawn(reading, _GRID, salt),
         estimates=_drawn(reading, _ESTIMATES, salt),
         measurements=_drawn(reading, _MEASUREMENTS, salt),

@@ -26,6 +26,7 @@ from cosim.report.breakdown import days, deepest, wall_times
 from cosim.report.indicator import Indicator
 from cosim.report.layout import aligned, number, shortened
 from cosim.report.market import market_indicators, unexplained
+from cosim.report.money import money_indicators
 from cosim.report.reading import WITH, WITHOUT, Reading, moment
 from cosim.units import SECONDS_PER_HOUR, energy_kwh
 
@@ -47,7 +48,7 @@ def indicators_of(reading: Reading) -> tuple[Indicator, ...]:
     """``indicators`` of what has been opened for a report."""
     if not reading.steps:
         return ()
-    parts = (market_indicators, _head, _grid, _prediction, _storage, _estimate, _run)
+    parts = (market_indicators, money_indicators, _head, _grid, _prediction, _storage, _estimate, _run)
     return tuple(indicator for part in parts for indicator in part(reading))
 
 

@@ -271,5 +271,5 @@ def market_run(reading: Reading) -> MarketRun | None:
 
 
 def _resource_of(bid: str) -> str:
-    """The resource that a bid of a single one names: ``seller/product/resource/t_s``."""
+    """The resource that a bid of a single one names: ``seller/product/resource/t_s@gate_s``."""
     return "/".join(bid.split("/")[2:-1])

@@ -15,7 +15,10 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from cosim.clock import Clock, format_duration, zone
+from cosim.scenario.coordination import CoordinationConfig
 from cosim.scenario.market import AggregatorConfig, DsoConfig, MarketConfig, ResourceConfig
+from cosim.scenario.settlement import SettlementConfig
+from cosim.scenario.transmission import TransmissionConfig
 from cosim.scenario.values import (
     Day,
     Duration,
@@ -331,6 +334,7 @@ class RecorderConfig(Part):
     )
     flush_steps: Whole = Field(96, ge=1, description="steps buffered between two flushes (rows of a chunk)")
     compression: Literal["gzip", "none"] = Field("gzip", description="compression of the data sets")
+    bids: Switch = Field(False, description="whether all that aggregators offer is recorded")
 
 
 class ForeignLink(Part):
@@ -391,6 +395,13 @@ class Scenario(Part):
     )
     dso: DsoConfig = Field(DsoConfig(), description="the buyer of local flexibility")
     market: MarketConfig | None = Field(None, description="the local flexibility market; none without it")
+    settlement: SettlementConfig | None = Field(
+        None, description="measurement and settlement of what the market bought; none without it"
+    )
+    coordination: CoordinationConfig | None = Field(
+        None, description="how DSO and TSO share flexibility; without it the local market is by itself"
+    )
+    transmission: TransmissionConfig = Field(TransmissionConfig(), description="the system above the feeder")
     recorder: RecorderConfig = Field(RecorderConfig(), description="the result file")
     remote: tuple[str, ...] = Field((), description="own simulators to run as separate processes, e.g. [estimator]")
     simulators: dict[str, ForeignSimulator] = Field({}, description="foreign mosaik simulators, by name")

@@ -22,7 +22,7 @@ from cosim.errors import CosimError, SimulatorError
 from cosim.io.store import ResultWriter
 from cosim.io.transport import MemoryBus
 from cosim.scenario.schema import ForeignSimulator
-from cosim.wiring import CLASSES, LOOP, Link, Port, links_of, simulators_of
+from cosim.wiring import CLASSES, LOOP, Link, Port, answering, links_of, simulators_of
 from cosim.world.foreign import foreign_starter, names_checked
 from cosim.world.guard import GuardedStarter, Stopwatch
 from cosim.world.process import ProcessStarter
@@ -118,7 +118,7 @@ class _Composer:
         stopwatch: Stopwatch,
     ) -> None:
         self._world, self._case, self._stopwatch = world, case, stopwatch
-        self._links = links_of(case.scenario)
+        self._links = links_of(case.scenario, case.scheme)
         self._options: dict[str, dict[str, Any]] = {
             "sensors": connections.options,
             "gateway": connections.options,
@@ -128,13 +128,15 @@ class _Composer:
         self._outputs: list[tuple[Port, Signal | EventTable]] = []
 
     def start_all(self) -> None:
-        in_loop = LOOP if self._case.scenario.operator.action == "same" else ()
-        for name in simulators_of(self._case.scenario):
-            if name not in in_loop:
+        case = self._case
+        groups = [LOOP if case.scenario.operator.action == "same" else (), answering(case.scheme)]
+        for name in simulators_of(case.scenario, case.scheme):
+            if not any(name in group for group in groups):
                 self._start(name)
-        with self._world.group():
-            for name in in_loop:
-                self._start(name)
+        for group in groups:
+            with self._world.group():
+                for name in group:
+                    self._start(name)
 
     def _start(self, name: str) -> None:
         foreign = self._case.scenario.simulators.get(name)

@@ -186,7 +186,7 @@ def test_memory_is_a_frozen_dataclass(driver: Callable[..., Driver], name: str) 
 def test_every_link_leads_to_a_declared_attribute(driver: Callable[..., Driver], name: str) -> None:
     made = driver(name)
     models = made.meta["models"]
-    for link in links_of(made.recorded.case.scenario):
+    for link in links_of(made.recorded.case.scenario, made.recorded.case.scheme):
         for port in (link.source, link.target):
             if port.simulator == name:
                 assert port.attribute in models[port.entity.partition(":")[0]]["attrs"], str(port)

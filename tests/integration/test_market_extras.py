@@ -473,8 +473,8 @@ def test_a_day_ahead_a_need_is_bought_once_from_the_contract(tmp_path: Path) -> 
     assert len(table(path, "market/unsolved")) == 0
     by_bid = awards.groupby(["t_s", "bid"])["quantity_kw"].sum().unstack()
     assert by_bid.index.tolist() == [7200.0, 8100.0]
-    assert by_bid["aggregator/up/cell/cell@7200"].to_numpy() == pytest.approx(20.0, abs=1e-6)
-    assert by_bid["aggregator/up/cell/7200"].to_numpy() == pytest.approx(10.0, abs=1e-6)
+    assert by_bid["aggregator/up/cell/cell@7200@3600"].to_numpy() == pytest.approx(20.0, abs=1e-6)
+    assert by_bid["aggregator/up/cell/7200@3600"].to_numpy() == pytest.approx(10.0, abs=1e-6)
     ordered_kw = signal(path, "aggregator/resource/ordered_kw", "cell")
     assert ordered_kw == pytest.approx([0.0] * 8 + [-30.0, -30.0, 0.0], abs=1e-6)
     available = table(path, "market/availability")

@@ -53,8 +53,8 @@ def course():
 def test_without_contracts_the_book_is_what_is_offered_freely(course):
     session, commitments = book_of(course)
     assert offered_kw(session) == {
-        "aggregator/up/loads:A/900": pytest.approx(60.0),
-        "aggregator/up/loads:B/900": pytest.approx(40.0),
+        "aggregator/up/loads:A/900@0": pytest.approx(60.0),
+        "aggregator/up/loads:B/900@0": pytest.approx(40.0),
     }
     assert commitments == ()
     assert book_of(course, spot=False)[0].bids == ()
@@ -63,13 +63,13 @@ def test_without_contracts_the_book_is_what_is_offered_freely(course):
 def test_what_a_contract_takes_is_not_offered_freely(course):
     session, (commitment,) = book_of(course, contract(kw=25.0))
     assert offered_kw(session) == {
-        "aggregator/up/loads:A/c@900": 25.0,
-        "aggregator/up/loads:A/900": pytest.approx(35.0),
-        "aggregator/up/loads:B/900": pytest.approx(40.0),
+        "aggregator/up/loads:A/c@900@0": 25.0,
+        "aggregator/up/loads:A/900@0": pytest.approx(35.0),
+        "aggregator/up/loads:B/900@0": pytest.approx(40.0),
     }
     assert (commitment.window, commitment.own_kw, commitment.offered_kw) == ((True,), (0.0,), (25.0,))
     forward, (same,) = book_of(course, contract(kw=25.0), spot=False)
-    assert offered_kw(forward) == {"aggregator/up/loads:A/c@900": 25.0}
+    assert offered_kw(forward) == {"aggregator/up/loads:A/c@900@0": 25.0}
     assert same == commitment
 
 
@@ -78,8 +78,8 @@ def test_a_member_of_a_group_offers_its_rest_with_the_group(delivery):
     course = Course(fleet_of(sellers={"aggregator": {"delivery": delivery}}, loads=LOADS))
     session, _ = book_of(course, contract(kw=25.0))
     assert offered_kw(session) == {
-        "aggregator/up/loads:A/c@900": 25.0,
-        "aggregator/up/feeder/900": pytest.approx(75.0),
+        "aggregator/up/loads:A/c@900@0": 25.0,
+        "aggregator/up/feeder/900@0": pytest.approx(75.0),
     }
     obliged, group = session.bids
     memory = course.fleet.ordered(course.memory, [session], [award_of(obliged), award_of(group)])
@@ -89,8 +89,8 @@ def test_a_member_of_a_group_offers_its_rest_with_the_group(delivery):
 
 def test_a_contract_of_more_than_there_is_gets_what_there_is(course):
     session, (commitment,) = book_of(course, contract(kw=75.0))
-    assert offered_kw(session)["aggregator/up/loads:A/c@900"] == pytest.approx(60.0)
-    assert "aggregator/up/loads:A/900" not in offered_kw(session)
+    assert offered_kw(session)["aggregator/up/loads:A/c@900@0"] == pytest.approx(60.0)
+    assert "aggregator/up/loads:A/900@0" not in offered_kw(session)
     assert commitment.offered_kw == (pytest.approx(60.0),)
 
 
@@ -103,7 +103,7 @@ def test_contracts_of_one_resource_share_it_from_the_lowest_strike_price_on(cour
 
 def test_an_own_offer_below_the_strike_price_is_the_contract(course):
     session, (commitment,) = book_of(course, contract(kw=25.0, strike=0.3))
-    assert offered_kw(session)["aggregator/up/loads:A/900"] == pytest.approx(60.0)
+    assert offered_kw(session)["aggregator/up/loads:A/900@0"] == pytest.approx(60.0)
     assert (commitment.own_kw, commitment.offered_kw) == ((25.0,), (25.0,))
     hybrid = HybridBook((contract(kw=25.0, strike=0.3),), CLOCK)
     own = next(bid for bid in session.bids if "loads:A" in bid.id)
@@ -114,7 +114,7 @@ def test_an_own_offer_below_the_strike_price_is_the_contract(course):
 def test_out_of_its_window_nothing_is_owed(course):
     late = Window(date(2016, 1, 20), date(2016, 1, 20), time(12), time(13))
     session, (commitment,) = book_of(course, contract(window=late))
-    assert all("@" not in bid for bid in offered_kw(session))
+    assert all("/c@" not in bid for bid in offered_kw(session))
     assert (commitment.window, commitment.offered_kw) == ((False,), (0.0,))
 
 
@@ -122,10 +122,10 @@ def test_what_was_called_before_is_not_owed_again(course):
     """20 of 25 kW a day ahead; the call is no second one for the number agreed."""
     once = contract(kw=25.0, max_activations=1)
     session, (commitment,) = book_of(course, once, called={"c": {1: 20.0}})
-    assert offered_kw(session)["aggregator/up/loads:A/c@900"] == pytest.approx(5.0)
+    assert offered_kw(session)["aggregator/up/loads:A/c@900@0"] == pytest.approx(5.0)
     assert commitment.offered_kw == (25.0,)
     session, (commitment,) = book_of(course, once, called={"c": {0: 20.0}})
-    assert "aggregator/up/loads:A/c@900" not in offered_kw(session)
+    assert "aggregator/up/loads:A/c@900@0" not in offered_kw(session)
     assert commitment.offered_kw == (25.0,), "nothing is left to be owed"
 
 
@@ -145,9 +145,9 @@ def test_of_a_battery_power_and_energy_are_kept_over_a_day():
     session, commitments = book_of(course, night, seldom, n_mtu=8, t_s=0)
     kw = {bid.id: np.array(bid.quantity_kw) for bid in session.bids}
     free = {bid.direction: np.array(bid.quantity_kw) for bid in book_of(course, n_mtu=8, t_s=0)[0].bids}
-    assert kw["aggregator/up/cell/n@0"].tolist() == [0.0] * 4 + [60.0] * 4
+    assert kw["aggregator/up/cell/n@0@0"].tolist() == [0.0] * 4 + [60.0] * 4
     for direction, name in ((UP, "n"), (DOWN, "s")):
-        both = kw[f"aggregator/{direction.value}/cell/{name}@0"] + kw[f"aggregator/{direction.value}/cell/0"]
+        both = kw[f"aggregator/{direction.value}/cell/{name}@0@0"] + kw[f"aggregator/{direction.value}/cell/0@0"]
         assert both == pytest.approx(free[direction])
     assert [each for each in session.couplings if isinstance(each, ActivationLimit)] == [
         ActivationLimit("cell", activations_max=2)

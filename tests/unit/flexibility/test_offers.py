@@ -27,7 +27,7 @@ TRIO = (member("A1", [10.0], 0.3), member("A2", [5.0], 0.1, "Q"), member("A3", [
 
 def test_single_bids():
     first, second, third = offers(TRIO, UP, Terms("agg", 900, "single", submitted_s=840))
-    assert (first.id, first.seller, first.product, first.t_s) == ("agg/up/A1/900", "agg", "up", 900)
+    assert (first.id, first.seller, first.product, first.t_s) == ("agg/up/A1/900@840", "agg", "up", 900)
     assert (first.resource, first.quantity_kw, first.steps) == ("A1", (10.0,), (PriceStep(10.0, 0.3),))
     assert (second.resource, third.resource, third.submitted_s) == ("A2", "A3", 840)
 
@@ -47,8 +47,8 @@ def test_fixed_shares_at_the_mean_price():
 
 def test_perimeters_bid_for_themselves():
     of_p, of_q = offers(TRIO, UP, Terms("agg", 0, "any_split"))
-    assert (of_p.id, of_p.any_of, of_p.quantity_kw) == ("agg/up/P/0", ("A1", "A3"), (30.0,))
-    assert (of_q.id, of_q.any_of, of_q.quantity_kw) == ("agg/up/Q/0", ("A2",), (5.0,))
+    assert (of_p.id, of_p.any_of, of_p.quantity_kw) == ("agg/up/P/0@0", ("A1", "A3"), (30.0,))
+    assert (of_q.id, of_q.any_of, of_q.quantity_kw) == ("agg/up/Q/0@0", ("A2",), (5.0,))
 
 
 def test_sizes_of_the_product():
@@ -103,8 +103,8 @@ def test_shortfall_of_a_share():
 def test_each_mtu_of_a_portfolio_has_its_own_merit_order():
     cheap, dear = member("A1", [0.0, 5.0], 0.1), member("A2", [10.0, 10.0], 0.2)
     early, late = offers([cheap, dear], UP, Terms("agg", 1800, "any_split"))
-    assert (early.id, early.quantity_kw, early.steps) == ("agg/up/P/1800", (10.0, 0.0), (PriceStep(10.0, 0.2),))
-    assert (late.id, late.quantity_kw) == ("agg/up/P/2700", (0.0, 15.0))
+    assert (early.id, early.quantity_kw, early.steps) == ("agg/up/P/1800@0", (10.0, 0.0), (PriceStep(10.0, 0.2),))
+    assert (late.id, late.quantity_kw) == ("agg/up/P/2700@0", (0.0, 15.0))
     assert late.steps == (PriceStep(5.0, 0.1), PriceStep(10.0, 0.2))
     assert early.any_of == late.any_of == ("A1", "A2")
 

@@ -1,0 +1,139 @@
+"""What a case holds of coordination: the scheme, the side of the transmission operator, and what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cosim.coordination.catalogue import load_scheme
+from cosim.coordination.scheme import Scheme
+from cosim.coordination.transmission import TransmissionSide, transmission_side
+from cosim.coordination.transmission_need import NeedRows
+from cosim.coordination.transmission_network import TransmissionNetwork, read_case_network
+from cosim.errors import Fault, InputError, ScenarioError
+from cosim.flexibility.portfolio import Unit
+from cosim.io.profiles import read_file
+from cosim.scenario.load import LoadedScenario
+from cosim.scenario.transmission import FileNeed
+
+_SCHEME_FILES = (".yaml", ".yml")
+
+
+def area_name(feeder: str) -> str:
+    """The name of a feeder as that of an area of distribution."""
+    return re.sub(r"\W", "_", feeder)
+
+
+def scheme_of(loaded: LoadedScenario) -> Scheme | None:
+    """The scheme of a scenario, if any. Raises ScenarioError at its key, or SchemeError at those of its own file."""
+    config = loaded.scenario.coordination
+    if config is None:
+        return None
+    name: str | Path = config.scheme
+    if Path(name).suffix not in _SCHEME_FILES:
+        try:
+            return load_scheme(name)
+        except InputError as error:
+            key = "coordination.scheme"
+            raise ScenarioError([loaded.fault(key, f.problem, f.value, f.allowed) for f in error.faults]) from None
+    return load_scheme(loaded.resolve("coordination.scheme", name))
+
+
+def transmission_of(loaded: LoadedScenario, mean_import_kw: float) -> TransmissionSide | None:
+    """The system above the feeder where there is a scheme. Raises ScenarioError at its keys, or errors of the files
+    that it names."""
+    if loaded.scenario.coordination is None:
+        return None
+    config, clock = loaded.scenario.transmission, loaded.scenario.clock
+    try:
+        side = transmission_side(
+            config, _network(loaded), clock, loaded.scenario.seed, mean_import_kw, _need_rows(loaded)
+        )
+    except ScenarioError as error:
+        placed = (loaded.fault(f.key, f.problem, f.value, f.allowed) if not f.file else f for f in error.faults)
+        raise ScenarioError(list(placed)) from None
+    return side
+
+
+def _network(loaded: LoadedScenario) -> TransmissionNetwork | None:
+    config = loaded.scenario.transmission
+    if config.case is not None:
+        return read_case_network(loaded.resolve("transmission.case", config.case))
+    if config.network is None:
+        return None
+    from cosim.importers.transmission import read_transmission  # pandapower takes two seconds to import
+
+    file = config.network_file
+    return read_transmission(config.network if file is None else str(loaded.resolve("transmission.network", file)))
+
+
+def _need_rows(loaded: LoadedScenario) -> NeedRows | None:
+    need = loaded.scenario.transmission.need
+    if not isinstance(need, FileNeed):
+        return None
+    path = loaded.resolve("transmission.need.file", need.file)
+    rows = read_file(path, need.timezone, need.time_column, ("need_kw",))
+    return NeedRows(rows.start, rows.step_s, rows.values[:, 0])
+
+
+def coordination_files(loaded: LoadedScenario) -> dict[tuple[str, ...], Path]:
+    """Files that the keys of coordination name, by key."""
+    scenario, found = loaded.scenario, dict[tuple[str, ...], Path]()
+    named: list[tuple[tuple[str, ...], str | Path | None]] = [
+        (("transmission", "case"), scenario.transmission.case),
+        (("transmission", "network"), scenario.transmission.network_file),
+    ]
+    if isinstance(scenario.transmission.need, FileNeed):
+        named.append((("transmission", "need", "file"), scenario.transmission.need.file))
+    if scenario.coordination is not None and Path(scenario.coordination.scheme).suffix in _SCHEME_FILES:
+        named.append((("coordination", "scheme"), scenario.coordination.scheme))
+    for keys, path in named:
+        if path is not None:
+            found[keys] = loaded.resolve(".".join(keys), path)
+    return found
+
+
+def faults_of_coordination(loaded: LoadedScenario, scheme: Scheme | None, units: Sequence[Unit]) -> Iterator[Fault]:
+    """What does not go together with a scheme."""
+    scenario = loaded.scenario
+    if scenario.coordination is None:
+        if "transmission" in scenario.model_fields_set:
+            yield loaded.fault("transmission", "nobody looks at it without `coordination`")
+        return
+    market = scenario.market
+    if market is None:
+        yield loaded.fault("coordination", "there is nothing to coordinate without `market` and `resources`")
+        return
+    if market.gate != "real_time":
+        problem = "schemes of coordination clear every MTU in real time"
+        yield loaded.fault("market.gate", problem, market.gate, "real_time")
+    for key, allowed in (("interface", "free"), ("pricing", "pay_as_bid")):
+        if getattr(market, key) != allowed:
+            problem = "with coordination the stages of the scheme say so"
+            yield loaded.fault(f"market.{key}", problem, str(getattr(market, key)), allowed)
+    if scenario.dso.measures and scenario.dso.measures_mode == "with":
+        problem = "with coordination measures come before flexibility"
+        yield loaded.fault("dso.measures_mode", problem, "with", "before")
+    if scheme is not None:
+        yield from _faults_of_scheme(loaded, scheme, units)
+
+
+def _faults_of_scheme(loaded: LoadedScenario, scheme: Scheme, units: Sequence[Unit]) -> Iterator[Fault]:
+    scenario = loaded.scenario
+    assert scenario.coordination is not None and scenario.market is not None  # as the caller has found
+    priced = [name for name, stage in scheme.stages.items() if stage.balance == "priced"]
+    if priced and scenario.coordination.interface.price_eur_per_kwh is None:
+        problem = f"stage {priced[0]} of scheme {scheme.name} needs it"
+        yield loaded.fault("coordination.interface.price_eur_per_kwh", problem, "none", "a price")
+    errors = scenario.market.uncertainty
+    joint = [n for n, s in scheme.stages.items() if s.commodity == "Q" or ("D" in s.network and s.joint)]
+    if joint and (errors.set in ("ellipsoid", "factors") or errors.base == "residual"):
+        problem = f"stage {joint[0]} of scheme {scheme.name} takes forecast errors of each POD by itself"
+        yield loaded.fault("market.uncertainty", problem, f"{errors.set} on the {errors.base}", "none, box or budget")
+    buyers = {buyer for stage in scheme.stages.values() for buyer in stage.buyers}
+    for name, need in scenario.market.needs.items():
+        if "BRP" not in buyers or need.max_price_eur_per_kwh is None:
+            problem = f"nobody buys for it under scheme {scheme.name}"
+            allowed = "no needs, or a scheme that serves BRPs (smartnet_integrated) and a price of the need"
+            yield loaded.fault(f"market.needs.{name}", problem, name, allowed)

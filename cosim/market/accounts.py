@@ -1,0 +1,336 @@
+"""Settlement in a run: what is metered of each market time unit (MTU), and what that costs whom when it has ended.
+
+An MTU is settled in the step that ends it. What contracts give for being ready is settled when the last MTU of their
+window has ended, since it depends on the whole of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+import numpy as np
+
+from cosim.clock import Clock
+from cosim.domain.frames import Floats, frozen
+from cosim.domain.market import Contract, Direction
+from cosim.domain.settlement import Call, DeliveryTerms, Interface, Perimeter, Period, Series, SettlementLine
+from cosim.errors import ProfileError
+from cosim.market.baselines import METHODS, Known
+from cosim.market.contracts import in_window
+from cosim.market.hybrid import Commitment
+from cosim.market.imbalance import closing_gaps
+from cosim.market.payments import Payment, Readiness, availability, lines
+from cosim.market.settlement import Settlement, SettlementCase, SettlementRules, settle
+from cosim.rng import rng_for
+from cosim.scenario.settlement import SettlementConfig
+from cosim.units import SECONDS_PER_DAY
+
+TRUTH = "model"
+_FALLBACK = "schedule"
+_HEAD = "head"
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A call, and when it was ordered [s]."""
+
+    order_s: int
+    call: Call
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What lasts of a settlement between steps.
+
+    ``scheduled_kw`` (n_pod,) of the present MTU; sums over its steps so far of what PODs drew, would have drawn without
+    activation, and of the head; ``loss_kw`` in the MTU before; calls that are not over. ``metered_kw`` (n, n_flexible)
+    of PODs with resources in the last MTUs, complete; ``called`` by POD: local days of its activations; ``ready_kw`` by
+    contract and MTU: what counts as offered, of several gates the most.
+    """
+
+    scheduled_kw: Floats
+    sum_kw: Floats
+    free_sum_kw: Floats
+    metered_kw: Floats
+    head_sum_kw: float = 0.0
+    loss_kw: float = 0.0
+    ordered: tuple[Ordered, ...] = ()
+    called: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ready_kw: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Believed:
+    """The baseline of a called POD by a method, how far it is from what the POD would have drawn without activation
+    (NaN where that is not known), and the net rise of its injection that was ordered, all [kW]."""
+
+    pod: str
+    method: str
+    baseline_kw: float
+    bias_kw: float
+    ordered_kw: float
+    paid: bool
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An MTU: its settlement, baselines of all methods, and by how much the imbalances miss the metered interface
+    [kWh], NaN if that was not metered. ``missing``: values that were not metered. ``lines``: also of contracts whose
+    window has ended with it.
+    """
+
+    t_s: int
+    found: Settlement
+    lines: tuple[SettlementLine, ...]
+    believed: tuple[Believed, ...]
+    closing_kwh: float
+    missing: int
+    told: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """How a run is settled. ``brps`` (n_pod,) answer for the PODs; ``flexible`` are the PODs with resources;
+    ``usual_kw(mtu)``: profiles (n_day, n_pod) in that MTU on the days before, from the day before backwards."""
+
+    config: SettlementConfig
+    clock: Clock
+    seed: int
+    utc_offset_s: int
+    pods: tuple[str, ...]
+    brps: tuple[str, ...]
+    flexible: tuple[str, ...]
+    contracts: tuple[Contract, ...]
+    usual_kw: Callable[[int], Floats]
+    days: int
+
+    def start(self, scheduled_kw: Floats) -> Kept:
+        nothing = frozen(np.zeros(len(self.pods)))
+        return Kept(frozen(scheduled_kw), nothing, nothing, frozen(np.zeros((0, len(self.flexible)))))
+
+    def taken(self, kept: Kept, t_s: int, calls: Iterable[Call], ready: Iterable[Commitment]) -> Kept:
+        """Calls ordered at ``t_s``, and what contracts have on offer at the gates that close with the step."""
+        config = self.config
+        terms = DeliveryTerms(
+            config.tolerance,
+            config.penalty_factor,
+            config.penalty_eur_per_kwh,
+            config.penalty_basis,
+            config.two_sided,
+        )
+        more = tuple(Ordered(t_s, replace(call, terms=terms)) for call in calls)
+        return replace(kept, ordered=(*kept.ordered, *more), ready_kw=_merged(kept.ready_kw, ready, self.clock.mtu_s))
+
+    def metered(self, kept: Kept, p_kw: Floats, free_kw: Floats, head_kw: float) -> Kept:
+        """One more step of the MTU."""
+        return replace(
+            kept,
+            sum_kw=frozen(kept.sum_kw + p_kw),
+            free_sum_kw=frozen(kept.free_sum_kw + free_kw),
+            head_sum_kw=kept.head_sum_kw + head_kw,
+        )
+
+    def settled(self, kept: Kept, t_s: int, next_kw: Floats) -> tuple[Kept, Settled]:
+        """The MTU from ``t_s`` on, which has ended; ``next_kw`` (n_pod,) is scheduled for the one that follows."""
+        period = Period(t_s, self.clock.mtu_s, 1)
+        seen_kw, head_kw = self._read(kept, t_s)
+        calls = [each for each in kept.ordered if _orders(each.call, t_s, period.mtu_s)]
+        believed, told = self._believed(kept, period, calls)
+        case = self._case(kept, period, seen_kw, head_kw, [each.call for each in calls], believed)
+        found = settle(case)
+        assert case.interface is not None
+        gap = float("nan") if np.isnan(head_kw) else closing_gaps(period, found.positions, case.interface)[0]
+        whole_kw = seen_kw.copy()
+        for k in np.flatnonzero(np.isnan(seen_kw)).tolist():
+            whole_kw[k] = case.baselines[self.pods[k]].p_kw[0]
+        if np.isfinite(seen_kw).all() and not np.isnan(head_kw):
+            kept = replace(kept, loss_kw=float(head_kw - whole_kw.sum()))
+        missing = int(np.isnan([*seen_kw, head_kw]).sum())
+        ready = self._ready(kept, t_s // self.clock.mtu_s)
+        after = self._after(kept, t_s, next_kw, whole_kw, calls)
+        return after, Settled(t_s, found, (*found.lines, *ready), believed, float(gap), missing, (*told, *found.told))
+
+    def _read(self, kept: Kept, t_s: int) -> tuple[Floats, float]:
+        """Mean powers of PODs (n_pod,) and of the head by their meters [kW]; NaN where the value is missing."""
+        n_step, n_pod = self.clock.steps_per_mtu, len(self.pods)
+        values = np.append(kept.sum_kw, kept.head_sum_kw) / n_step
+        if self.config.missing > 0.0:
+            drawn = rng_for(self.seed, "metering", t_s // self.clock.mtu_s).random(n_pod + 1)
+            values[drawn < self.config.missing] = np.nan
+        return values[:n_pod], float(values[n_pod])
+
+    def _case(
+        self,
+        kept: Kept,
+        period: Period,
+        seen_kw: Floats,
+        head_kw: float,
+        calls: Sequence[Call],
+        believed: Sequence[Believed],
+    ) -> SettlementCase:
+        config, scheduled_kw = self.config, kept.scheduled_kw.tolist()
+        series = _Maker(period)
+        baselines = {
+            pod: series.of(pod, "schedule", kw)
+            for pod, kw, seen in zip(self.pods, scheduled_kw, seen_kw.tolist(), strict=True)
+            if np.isnan(seen)
+        }
+        baselines |= {each.pod: series.of(each.pod, "baseline", each.baseline_kw) for each in believed if each.paid}
+        of_brp: dict[str, list[int]] = {}
+        for k, brp in enumerate(self.brps):
+            of_brp.setdefault(brp, []).append(k)
+        perimeters = tuple(
+            Perimeter(
+                brp, tuple(self.pods[k] for k in own), series.of(brp, "schedule", sum(scheduled_kw[k] for k in own))
+            )
+            for brp, own in of_brp.items()
+        )
+        interface = Interface(
+            series.of(_HEAD, "schedule", sum(scheduled_kw) + kept.loss_kw),
+            series.of(_HEAD, "measurement", head_kw),
+            config.loss_party,
+        )
+        compensated = config.compensation_eur_per_kwh
+        return SettlementCase(
+            period,
+            tuple(calls),
+            {pod: series.of(pod, "measurement", kw) for pod, kw in zip(self.pods, seen_kw.tolist(), strict=True)},
+            baselines,
+            perimeters=perimeters,
+            interface=interface,
+            imbalance_price=(config.imbalance_eur_per_kwh,),
+            suppliers={} if compensated is None else dict.fromkeys(self.pods, config.supplier),
+            reference_price=() if compensated is None else (compensated,),
+            rules=SettlementRules(config.imbalance_party, config.correction),
+        )
+
+    def _believed(
+        self, kept: Kept, period: Period, calls: Sequence[Ordered]
+    ) -> tuple[tuple[Believed, ...], tuple[str, ...]]:
+        """Baselines of the PODs called, by all methods that have what they need. Where the method paid by has not, what
+        was declared counts, and that is told."""
+        found: list[Believed] = []
+        told: list[str] = []
+        for pod, (order_s, ordered_kw) in _by_pod(calls, period).items():
+            known = self._known(kept, period, pod)
+            values: dict[str, float] = {}
+            for name, method in METHODS.items():
+                try:
+                    values[name] = method.p_kw(known, period, order_s)[0]
+                except ProfileError as lacking:
+                    if name == self.config.baseline:
+                        why = "; ".join(fault.problem for fault in lacking.faults)
+                        told.append(f"baseline of {pod} at {period.t_s} s: {why}; taken from the {_FALLBACK}")
+            paid = self.config.baseline if self.config.baseline in values else _FALLBACK
+            truth_kw = values.get(TRUTH, float("nan"))
+            found += [Believed(pod, name, kw, kw - truth_kw, ordered_kw, name == paid) for name, kw in values.items()]
+        return tuple(found), tuple(told)
+
+    def _known(self, kept: Kept, period: Period, pod: str) -> Known:
+        """What is known of a called POD; of days before the run what its profile draws."""
+        k, series, t_s = self.pods.index(pod), _Maker(period), period.t_s
+        mtu, of_run = t_s // period.mtu_s, kept.metered_kw[:, self.flexible.index(pod)].tolist()
+        per_day = SECONDS_PER_DAY // period.mtu_s
+        first = min(mtu - self.days * per_day, mtu - len(of_run))
+        past: list[float | None] = [None] * (mtu - first)
+        if mtu - len(of_run) < per_day * self.days and SECONDS_PER_DAY % period.mtu_s == 0:
+            for back, kw in enumerate(self._usual(mtu, k), 1):
+                past[mtu - back * per_day - first] = kw
+        past[len(past) - len(of_run) :] = of_run
+        return Known(
+            Series(pod, "measurement", first * period.mtu_s, period.mtu_s, tuple(past)),
+            series.of(pod, "schedule", float(kept.scheduled_kw[k])),
+            series.of(pod, "forecast", float(kept.free_sum_kw[k] / self.clock.steps_per_mtu)),
+            self.clock.start,
+            self.utc_offset_s,
+            frozenset(date.fromisoformat(day) for day in kept.called.get(pod, ())),
+        )
+
+    def _usual(self, mtu: int, pod: int) -> list[float]:
+        """Nothing where profiles have no history: they need none for forecasts that know the truth."""
+        try:
+            values: list[float] = self.usual_kw(mtu)[:, pod].tolist()
+        except ProfileError:
+            return []
+        return values[: self.days]
+
+    def _ready(self, kept: Kept, mtu: int) -> tuple[SettlementLine, ...]:
+        """What contracts are paid for being ready, of those whose window ends with an MTU, or with the run."""
+        n_mtu = self.clock.until_s // self.clock.mtu_s
+        payments: list[Payment] = []
+        for contract in self.contracts:
+            held = np.flatnonzero(in_window(contract.window, self.clock, 0, n_mtu)).tolist()
+            if held and held[-1] == mtu:
+                offered = kept.ready_kw.get(contract.id, {})
+                period = Period(held[0] * self.clock.mtu_s, self.clock.mtu_s, held[-1] - held[0] + 1)
+                known = tuple(offered[m] for m in held if m in offered)
+                payments += availability([Readiness(contract, known)], period)
+        return lines(payments)
+
+    def _after(self, kept: Kept, t_s: int, next_kw: Floats, whole_kw: Floats, calls: Sequence[Ordered]) -> Kept:
+        nothing, mtu_s = frozen(np.zeros(len(self.pods))), self.clock.mtu_s
+        now_kw = whole_kw[[self.pods.index(pod) for pod in self.flexible]]
+        longest = self.days * SECONDS_PER_DAY // mtu_s
+        metered_kw = np.vstack([kept.metered_kw, now_kw])[-longest:]
+        called = dict(kept.called)
+        local = self.clock.instant(t_s + self.utc_offset_s).date().isoformat()
+        for pod in _by_pod(calls, Period(t_s, mtu_s, 1)):
+            days = called.get(pod, ())
+            called[pod] = days if local in days else (*days, local)
+        return replace(
+            kept,
+            scheduled_kw=frozen(next_kw),
+            sum_kw=nothing,
+            free_sum_kw=nothing,
+            head_sum_kw=0.0,
+            metered_kw=frozen(metered_kw),
+            called=called,
+            ordered=tuple(each for each in kept.ordered if _end_s(each.call, mtu_s) > t_s + mtu_s),
+        )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes series of one value."""
+
+    period: Period
+
+    def of(self, owner: str, kind: str, kw: float) -> Series:
+        value = None if np.isnan(kw) else float(kw)
+        return Series(owner, kind, self.period.t_s, self.period.mtu_s, (value,))  # type: ignore[arg-type]
+
+
+def _orders(call: Call, t_s: int, mtu_s: int) -> bool:
+    """Whether the MTU from ``t_s`` on is one of its award's."""
+    return call.award.t_s <= t_s < _end_s(call, mtu_s)
+
+
+def _end_s(call: Call, mtu_s: int) -> int:
+    return call.award.t_s + len(call.award.quantity_kw) * mtu_s
+
+
+def _by_pod(calls: Sequence[Ordered], period: Period) -> dict[str, tuple[int, float]]:
+    """PODs of which something was ordered: when first [s], and the net rise of injection [kW]."""
+    found: dict[str, tuple[int, float]] = {}
+    for each in calls:
+        t = (period.t_s - each.call.award.t_s) // period.mtu_s
+        for pod, kw in each.call.ordered_kw:
+            if kw[t] > 0.0:
+                order_s, net_kw = found.get(pod, (each.order_s, 0.0))
+                rise_kw = kw[t] if each.call.direction is Direction.UP else -kw[t]
+                found[pod] = min(order_s, each.order_s), net_kw + rise_kw
+    return found
+
+
+def _merged(
+    held: Mapping[str, Mapping[int, float]], ready: Iterable[Commitment], mtu_s: int
+) -> Mapping[str, Mapping[int, float]]:
+    found = {name: dict(of_mtu) for name, of_mtu in held.items()}
+    for each in ready:
+        own, first = found.setdefault(each.contract, {}), each.t_s // mtu_s
+        for t, (owed, kw) in enumerate(zip(each.window, each.offered_kw, strict=True)):
+            if owed:
+                own[first + t] = max(kw, own.get(first + t, 0.0))
+    return found

@@ -162,6 +162,8 @@ def _settlement_links() -> Iterator[Link]:
     yield _link("aggregator.pod", "scheduled_p_kw", "settlement.pod", "scheduled_p_kw")
     for message in ("calls", "readiness"):
         yield _link("aggregator.delivery", message, "settlement.delivery", message)
+    suspended = Port("settlement", "suspension", "pods")
+    yield Link(suspended, Port("aggregator", "suspension", "pods"), "next", message=True)
 
 
 _GRIDS = ("grid", "counterfactual")

@@ -77,7 +77,11 @@ class Aggregator(Adapter):
     this step; ``delivery`` to the settlement: awards of the step before as calls from meters, and what contracts had
     on offer at the gates of this step."""
 
-    inputs: ClassVar[dict[str, tuple[str, ...]]] = {"profile": ("p_kw", "q_kvar"), "award": BUYERS}
+    inputs: ClassVar[dict[str, tuple[str, ...]]] = {
+        "profile": ("p_kw", "q_kvar"),
+        "award": BUYERS,
+        "suspension": ("pods",),
+    }
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
@@ -128,7 +132,9 @@ class Aggregator(Adapter):
         ordered_kw = [unit.plan_kw.get(t_s // self.case.clock.mtu_s, 0.0) for unit in self.memory.units]
         units, drawn_kw, free_kw = fleet.stepped(self.memory.units, t_s, p_kw, q_kvar)
         self.memory = replace(self.memory, units=units)
-        sessions = self._offer(t_s, (p_kw, q_kvar))
+        suspended = inputs.get(("suspension", "pods"), ())
+        withheld = [each["pod"] for each in suspended if each["until_s"] > t_s]
+        sessions = self._offer(t_s, (p_kw, q_kvar), withheld)
         added, free = (fleet.added(kw, t_s, p_kw, q_kvar) for kw in (drawn_kw, free_kw))
         return {
             ("pod", "p_kw"): frozen(added[0]),
@@ -234,13 +240,14 @@ class Aggregator(Adapter):
             if each.plan_kw.get(mtu, 0.0) != 0.0
         ]
 
-    def _offer(self, t_s: int, now: tuple[Floats, Floats]) -> tuple[Session, ...]:
-        """Sessions whose gate closes with this step. The baselines of the next MTU are declared, sold or not."""
+    def _offer(self, t_s: int, now: tuple[Floats, Floats], withheld: Sequence[str]) -> tuple[Session, ...]:
+        """Sessions whose gate closes with this step, without what is at PODs ``withheld``. The baselines of the next MTU
+        are declared, sold or not."""
         case, units = self.case, self.memory.units
         sessions: list[Session] = []
         commitments: tuple[Commitment, ...] = ()
         for begin_s, n_mtu in case.gates(t_s):
-            session, own = self._book(t_s, begin_s, n_mtu, now, tuple(sessions))
+            session, own = self._book(t_s, (begin_s, n_mtu), now, tuple(sessions), withheld)
             sessions.append(session)
             commitments += own
         next_s = t_s + case.clock.step_s
@@ -251,13 +258,19 @@ class Aggregator(Adapter):
         return tuple(sessions)
 
     def _book(
-        self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats], beside: Sequence[Session]
+        self,
+        t_s: int,
+        mtus: tuple[int, int],
+        now: tuple[Floats, Floats],
+        beside: Sequence[Session],
+        withheld: Sequence[str],
     ) -> tuple[Session, tuple[Commitment, ...]]:
-        """What is offered in a session, freely and by contract."""
+        """What is offered in a session of ``mtus`` (beginning [s], number), freely and by contract."""
+        begin_s, n_mtu = mtus
         forecast, units = self._expected(t_s, begin_s, n_mtu, now), self.memory.units
 
         def offered(reserved: Reserved) -> Session:
-            return self._fleet.offered(units, begin_s, forecast, t_s, beside, reserved)
+            return self._fleet.offered(units, begin_s, forecast, t_s, beside, reserved, withheld)
 
         return self._books.session(offered, self.memory.called)
 

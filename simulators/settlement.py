@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from cosim.domain.frames import EventTable, Floats, Signal, frozen
+from cosim.domain.frames import EventTable, Floats, Message, Signal, frozen
 from cosim.domain.settlement import Call, SettlementLine, from_json, to_json
 from cosim.errors import SimulatorError
 from cosim.market.accounts import Accounts, Kept, Ordered, Settled
@@ -78,10 +78,16 @@ ESTIMATES = EventTable(
     "what stands in for a value that was not metered or a baseline that was not known",
     {"t_s": "s", "told": None},
 )
+SUSPENSIONS = EventTable(
+    "suspensions",
+    "PODs that failed too often in a row in calls up to the MTU from t_s on, of which nothing is offered until until_s",
+    {"t_s": "s", "pod": None, "until_s": "s"},
+)
 
 
 class Settlement(Adapter):
-    """Models ``party``: what moves between all who pay or are paid; ``interface``: how the energy of an MTU closes.
+    """Models ``party``: what moves between all who pay or are paid; ``interface``: how the energy of an MTU closes;
+    ``suspension``: PODs that may not sell, told to the aggregators.
     Values belong to the MTU that ends with a step, and are NaN in all other steps."""
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -129,6 +135,7 @@ class Settlement(Adapter):
                 BASELINES,
                 ESTIMATES,
             ),
+            "suspension": (Message("pods", "PODs that may not sell"), SUSPENSIONS),
         }
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
@@ -141,10 +148,13 @@ class Settlement(Adapter):
         if not clock.begins_mtu(t_s + clock.step_s):
             return self._outputs(None)
         begin_s = t_s + clock.step_s - clock.mtu_s
+        before = self.memory.until_s
         self.memory, settled = accounts.settled(self.memory, begin_s, inputs["pod", "scheduled_p_kw"])
         for sentence in settled.told:
             _log.info("%s", sentence)
-        return self._outputs(settled)
+        suspended = {pod: until_s for pod, until_s in self.memory.until_s.items() if before.get(pod) != until_s}
+        rows = [{"t_s": begin_s, "pod": pod, "until_s": until_s} for pod, until_s in suspended.items()]
+        return self._outputs(settled) | {("suspension", SUSPENSIONS.name): rows}
 
     def state(self) -> dict[str, Any]:
         kept = self.memory
@@ -156,6 +166,8 @@ class Settlement(Adapter):
             "loss_kw": kept.loss_kw,
             "ordered": [[each.order_s, to_json(each.call)] for each in kept.ordered],
             "called": {pod: list(days) for pod, days in kept.called.items()},
+            "failed": dict(kept.failed),
+            "until_s": dict(kept.until_s),
             "ready_kw": {name: {str(m): kw for m, kw in of_mtu.items()} for name, of_mtu in kept.ready_kw.items()},
         }
 
@@ -167,6 +179,8 @@ class Settlement(Adapter):
             loss_kw=given["loss_kw"],
             ordered=tuple(Ordered(order_s, from_json(Call, call)) for order_s, call in given["ordered"]),
             called={pod: tuple(days) for pod, days in given["called"].items()},
+            failed=given["failed"],
+            until_s=given["until_s"],
             ready_kw={name: {int(m): kw for m, kw in of_mtu.items()} for name, of_mtu in given["ready_kw"].items()},
         )
 
@@ -188,6 +202,8 @@ class Settlement(Adapter):
             ("party", DELIVERIES.name): [],
             ("interface", BASELINES.name): [],
             ("interface", ESTIMATES.name): [],
+            ("suspension", "pods"): [{"pod": pod, "until_s": until_s} for pod, until_s in self.memory.until_s.items()],
+            ("suspension", SUSPENSIONS.name): [],
         }
         if settled is None:
             return found

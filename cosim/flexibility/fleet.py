@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -188,12 +188,13 @@ class Fleet:
         submitted_s: int,
         beside: Sequence[Session] = (),
         reserved: Reserved = _NOTHING,
+        withheld: Collection[str] = (),
     ) -> Session:
         """Offers for the MTUs of ``forecast`` from ``t_s`` on, made at the end of the step at ``submitted_s``.
 
         Of a profile only what is there at the lower edge of its band is offered. What was bought before is not offered
         again, nor the energy of a unit that has sold a course of it, or offers one in a session ``beside`` this one,
-        nor what is ``reserved``.
+        nor what is ``reserved``, nor anything of resources at the PODs ``withheld``.
         """
         courses = {name for session in beside for name in session.courses}
         n_mtu, first_s = len(forecast.p_kw), submitted_s + self.step_s
@@ -204,7 +205,7 @@ class Fleet:
             state, ahead = self._state_at(unit, each, first_s, t_s), self._ahead(unit, t_s, forecast)
             band = flexibility_band(unit.device, state, ahead, self.mtu_s, self.step_s)
             over_kw[unit.resource.id] = band.baseline_kw - [now.p_kw for now in ahead]
-            taken = unit.resource.id in courses or bool(each.unreached)
+            taken = unit.resource.id in courses or bool(each.unreached) or unit.resource.pod in withheld
             band = _without_sold(band, each, t_s // self.mtu_s, taken=taken)
             limit = coupling(unit.resource.id, unit.device, state, band) if n_mtu > 1 else None
             band = _without_reserved(band, unit.resource, reserved)

@@ -19,6 +19,8 @@ from cosim.domain.settlement import Call, DeliveryTerms, Interface, Perimeter, P
 from cosim.errors import ProfileError
 from cosim.market.baselines import METHODS, Known
 from cosim.market.contracts import in_window
+from cosim.market.delivery import Delivery
+from cosim.market.exact import exact
 from cosim.market.hybrid import Commitment
 from cosim.market.imbalance import closing_gaps
 from cosim.market.payments import Payment, Readiness, availability, lines
@@ -47,7 +49,8 @@ class Kept:
     ``scheduled_kw`` (n_pod,) of the present MTU; sums over its steps so far of what PODs drew, would have drawn without
     activation, and of the head; ``loss_kw`` in the MTU before; calls that are not over. ``metered_kw`` (n, n_flexible)
     of PODs with resources in the last MTUs, complete; ``called`` by POD: local days of its activations; ``ready_kw`` by
-    contract and MTU: what counts as offered, of several gates the most.
+    contract and MTU: what counts as offered, of several gates the most. ``failed`` by POD: calls in a row; ``until_s``:
+    when its suspension ends.
     """
 
     scheduled_kw: Floats
@@ -59,6 +62,8 @@ class Kept:
     ordered: tuple[Ordered, ...] = ()
     called: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ready_kw: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+    until_s: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,7 @@ class Accounts:
             kept = replace(kept, loss_kw=float(head_kw - whole_kw.sum()))
         missing = int(np.isnan([*seen_kw, head_kw]).sum())
         ready = self._ready(kept, t_s // self.clock.mtu_s)
+        kept = self._watched(kept, t_s, found.deliveries)
         after = self._after(kept, t_s, next_kw, whole_kw, calls)
         return after, Settled(t_s, found, (*found.lines, *ready), believed, float(gap), missing, (*told, *found.told))
 
@@ -268,6 +274,21 @@ class Accounts:
                 known = tuple(offered[m] for m in held if m in offered)
                 payments += availability([Readiness(contract, known)], period)
         return lines(payments)
+
+    def _watched(self, kept: Kept, t_s: int, found: Sequence[Delivery]) -> Kept:
+        """Who fails too often in a row is suspended, see `cosim.market.delivery.suspensions`."""
+        failures, end_s = self.config.failures, t_s + self.clock.mtu_s
+        if failures is None:
+            return kept
+        owed = 1 - exact(self.config.tolerance)
+        short: dict[str, bool] = {}
+        for share in (share for delivery in found for share in delivery.shares):
+            short[share.meter] = short.get(share.meter, False) or share.given < share.ordered * owed
+        failed = dict(kept.failed) | {pod: kept.failed.get(pod, 0) + 1 if bad else 0 for pod, bad in short.items()}
+        again = [pod for pod in short if failed[pod] >= failures]
+        until_s = {pod: until for pod, until in kept.until_s.items() if until > end_s}
+        until_s |= dict.fromkeys(again, end_s + self.config.suspension_days * SECONDS_PER_DAY)
+        return replace(kept, failed=failed | dict.fromkeys(again, 0), until_s=until_s)
 
     def _after(self, kept: Kept, t_s: int, next_kw: Floats, whole_kw: Floats, calls: Sequence[Ordered]) -> Kept:
         nothing, mtu_s = frozen(np.zeros(len(self.pods))), self.clock.mtu_s

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from cosim.scenario.values import NonNegative, Number, Part, Share, Switch
+from cosim.scenario.values import NonNegative, Number, Part, Share, Switch, Whole
 
 BaselineName = Literal["schedule", "model", "meter_before_after", "high_x_of_y", "zero"]
 
@@ -27,6 +27,10 @@ class SettlementConfig(Part):
         "clipped", description="raw counts what was delivered in the wrong direction as missing too"
     )
     two_sided: Switch = Field(False, description="whether too much, beyond the tolerance, costs the same")
+    failures: Whole | None = Field(
+        None, ge=1, description="calls in a row short of the tolerance after which a POD is suspended; default: never"
+    )
+    suspension_days: Whole = Field(1, ge=1, description="days in which nothing of it is offered [d]")
     correction: Literal["none", "ordered", "delivered"] = Field(
         "delivered", description="what is taken out of the positions of BRPs: the buyer of an activation answers for it"
     )

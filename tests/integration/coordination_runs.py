@@ -47,7 +47,7 @@ def table(path: Path, name: str) -> pd.DataFrame:
 def tables(path: Path, name: str) -> pd.DataFrame:
     """A table of all who clear stages, together; ``simulator``: whose."""
     with open_results(path) as results:
-        there = [each for each in CLEARING if f"{each}/{name}" in results.events]
+        there = [each for each in CLEARING if f"{each}/{name}" in results.events()]
         return pd.concat([results.table(f"{each}/{name}").assign(simulator=each) for each in there], ignore_index=True)
 
 

@@ -258,6 +258,24 @@ def test_a_missing_measurement_is_said_in_the_log(tmp_path: Path, caplog: pytest
     assert frame(path, "settlement/interface/closing_kwh").isna().all().all()
 
 
+def test_who_fails_is_suspended(tmp_path: Path) -> None:
+    """The roof delivers 70 % at most of what it sells: it fails at once, and sells nothing from the next gate on."""
+    share = "resources.roofs.delivery={shortfall: 1.0}"
+    rule = "settlement={baseline: model, tolerance: 0.0, failures: 1}"
+    path = midday(tmp_path / "run.h5", share, rule, "duration=1h").path
+    rows = table(path, "settlement/suspensions")
+    failed = table(path, "settlement/deliveries")
+    first_s = failed["t_s"].min()
+    assert set(rows["t_s"]) == {first_s, first_s + 900.0}, "the gate for the MTU after has closed already"
+    assert set(rows["pod"]) == {"SS4.pv"}
+    assert (rows["until_s"] == rows["t_s"] + 900.0 + 86_400.0).all()
+    awards = table(path, "market/awards")
+    sold = awards[awards["bid"].str.contains("SS4.pv")]
+    assert sold["t_s"].max() == first_s + 900.0
+    free = midday(tmp_path / "free.h5", share, "duration=1h").path
+    assert table(free, "market/awards")["t_s"].max() > first_s + 900.0
+
+
 def test_two_runs_settle_alike(tmp_path: Path) -> None:
     overrides = ("duration=45min", "settlement={missing: 0.2}")
     first, second = (midday(tmp_path / f"{k}.h5", *overrides).path for k in range(2))

@@ -12,6 +12,7 @@ from cosim.domain.market import Award, Contract, Direction, Window
 from cosim.domain.settlement import Call
 from cosim.errors import Fault, ProfileError
 from cosim.market.accounts import Accounts
+from cosim.market.delivery import suspensions
 from cosim.market.hybrid import Commitment
 from cosim.market.payments import cash
 from cosim.scenario.settlement import SettlementConfig
@@ -51,7 +52,7 @@ def paid(settled, kind):
 
 
 def test_energy_is_the_mean_of_the_steps():
-    """20 kW less than 100 for a quarter hour is 5 kWh, 1 EUR. The buyer has that energy; the store drew 1.25 kWh too much."""
+    """20 kW less than 100 for a quarter hour is 5 kWh, 1 EUR, now the buyer's; the store drew 1.25 kWh too much."""
     book = accounts()
     kept, found = mtu(book, started(book, call("b", 0, 20.0)), 0, (70.0, 80.0, 90.0))
     assert paid(found, "utilisation") == {("dso", "agg"): 1.0}
@@ -192,6 +193,31 @@ def test_nothing_is_paid_for_a_window_without_a_gate():
     book = accounts((contract(),))
     assert availability_of(book) == []
     assert availability_of(book, ready(2 * QUARTER, 10.0, owed=False)) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_who_fails_in_a_row_is_suspended_as_the_library_says(seed):
+    rng = np.random.default_rng(seed)
+    book = accounts(clock=replace(CLOCK, step_s=QUARTER, steps=40), failures=2, suspension_days=3, tolerance=0.2)
+    kept, seen, deliveries = started(book), {}, []
+    for k in range(40):
+        called = [call(f"b{k}", k * QUARTER, 10.0)] if rng.random() < 0.8 else []
+        kept = book.taken(kept, k * QUARTER, called, [])
+        kept, found = mtu(book, kept, k * QUARTER, (95.0 if rng.random() < 0.6 else 91.0,))
+        deliveries += found.found.deliveries
+        seen |= kept.until_s
+        assert seen == suspensions(deliveries, QUARTER, 2, 3)
+    assert seen
+
+
+def test_a_suspension_ends():
+    book = accounts(clock=replace(CLOCK, step_s=QUARTER, steps=3 * DAY), failures=1)
+    kept, _ = mtu(book, started(book, call("b", 0, 10.0)), 0, (99.0,))
+    assert kept.until_s == {"P": QUARTER + DAY * QUARTER}
+    kept, _ = mtu(book, kept, (DAY - 1) * QUARTER, (100.0,))
+    assert kept.until_s
+    kept, _ = mtu(book, kept, DAY * QUARTER, (100.0,))
+    assert kept.until_s == {}
 
 
 def test_two_called_at_one_pod_in_both_directions():

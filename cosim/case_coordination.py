@@ -115,6 +115,8 @@ def faults_of_coordination(loaded: LoadedScenario, scheme: Scheme | None, units:
     if scenario.dso.measures and scenario.dso.measures_mode == "with":
         problem = "with coordination measures come before flexibility"
         yield loaded.fault("dso.measures_mode", problem, "with", "before")
+    if scenario.coordination.same_aggregator:
+        yield from _faults_of_aggregators(loaded, units)
     if scheme is not None:
         yield from _faults_of_scheme(loaded, scheme, units)
 
@@ -137,3 +139,13 @@ def _faults_of_scheme(loaded: LoadedScenario, scheme: Scheme, units: Sequence[Un
             problem = f"nobody buys for it under scheme {scheme.name}"
             allowed = "no needs, or a scheme that serves BRPs (smartnet_integrated) and a price of the need"
             yield loaded.fault(f"market.needs.{name}", problem, name, allowed)
+
+
+def _faults_of_aggregators(loaded: LoadedScenario, units: Sequence[Unit]) -> Iterator[Fault]:
+    sellers: dict[str, dict[str, None]] = {}
+    for unit in units:
+        sellers.setdefault(unit.resource.pod, {})[unit.resource.aggregator] = None
+    for pod, names in sellers.items():
+        if len(names) > 1:
+            problem = f"POD {pod} has resources of more than one aggregator (see coordination.same_aggregator)"
+            yield loaded.fault("resources", problem, ", ".join(names), "one")

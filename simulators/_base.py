@@ -7,7 +7,7 @@ that an adapter remembers between steps is the frozen dataclass `memory`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -33,6 +33,8 @@ class Adapter(mosaik_api_v3.Simulator):
     """Base of all adapters."""
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {}
+    answers: tuple[str, ...] = ()
+    """Entities: whenever something arrives at one of them within a step, it advances again."""
     memory: Any = Nothing()
 
     def __init__(self) -> None:
@@ -77,15 +79,10 @@ class Adapter(mosaik_api_v3.Simulator):
             given = [_attribute(output) for output in self.outputs.get(model, ())]
             attributes = [*self.inputs.get(model, ()), *given]
             self.meta["models"][model] = {"public": True, "params": [], "attrs": attributes}
+        if self.answers:
+            self._answer_within_the_step()
         self.meta["extra_methods"] = ["state", "restore"]
         return self.meta
-
-    def answer_within_the_step(self, entities: Sequence[str]) -> None:
-        """Makes it advance again whenever something arrives at one of these entities within a step."""
-        self.meta["type"] = "hybrid"
-        for name, model in self.meta["models"].items():
-            once = [attribute for entity, attribute in self._once if entity == name]
-            model |= {"trigger": model["attrs"] if name in entities else [], "non-persistent": once}
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:
         described = [{"kind": type(output).__name__, **asdict(output)} for output in self.outputs.get(model, ())]
@@ -114,6 +111,12 @@ class Adapter(mosaik_api_v3.Simulator):
 
     def finalize(self) -> None:
         self.close()
+
+    def _answer_within_the_step(self) -> None:
+        self.meta["type"] = "hybrid"
+        for name, model in self.meta["models"].items():
+            once = [attribute for entity, attribute in self._once if entity == name]
+            model |= {"trigger": model["attrs"] if name in self.answers else [], "non-persistent": once}
 
     def _is_said(self, eid: str, attribute: str) -> bool:
         """Whether there is something to give: nothing said once is nothing at all."""

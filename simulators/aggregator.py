@@ -241,7 +241,7 @@ class Aggregator(Adapter):
         ]
 
     def _offer(self, t_s: int, now: tuple[Floats, Floats], withheld: Sequence[str]) -> tuple[Session, ...]:
-        """Sessions whose gate closes with this step, without what is at PODs ``withheld``. The baselines of the next MTU
+        """Sessions whose gate closes with this step, with nothing of PODs ``withheld``. The baselines of the next MTU
         are declared, sold or not."""
         case, units = self.case, self.memory.units
         sessions: list[Session] = []

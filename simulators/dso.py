@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from mosaik_api_v3.types import Meta
 
-from cosim.domain.frames import PASSIVE_SIGN, EventTable, Floats, Message, Signal, frozen
 from cosim.coordination.case import Area
 from cosim.coordination.in_run import in_area, matrix_of
 from cosim.coordination.telling import Own
+from cosim.domain.frames import PASSIVE_SIGN, EventTable, Floats, Message, Signal, frozen
 from cosim.domain.site import site_sums
 from cosim.flexibility.pod_forecast import FROM_PRESENT, PowerForecast, pods_of_sites, widened
 from cosim.market.grid_side import MeasureChoice
@@ -83,16 +82,11 @@ class Dso(Adapter):
         "inbox": INBOX,
     }
 
-    def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
-        super().init(sid, time_resolution, **sim_params)
-        if self._voice is not None:
-            self.answer_within_the_step(("inbox",))
-        return self.meta
-
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
         self._network = Network(case)
         self._voice = Voice(case, "dso") if "dso" in case.parties else None
+        self.answers = () if self._voice is None else ("inbox",)
         self._sums = site_sums(case.pod_sites)
         self._resources = {unit.resource.id: unit.resource for unit in case.portfolio}
         pods, sign = case.pods, PASSIVE_SIGN

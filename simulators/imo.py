@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from mosaik_api_v3.types import Meta
-
 from cosim.coordination.telling import Own
 from simulators._base import Adapter, Inputs, Output
 from simulators._party import GATE, INBOX, Voice
@@ -16,11 +14,7 @@ class Imo(Adapter):
     """Models: those of its `Voice`."""
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"gate": GATE, "inbox": INBOX}
-
-    def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
-        super().init(sid, time_resolution, **sim_params)
-        self.answer_within_the_step(("inbox",))
-        return self.meta
+    answers = ("inbox",)
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         self._voice = Voice(self.case, "imo")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-from mosaik_api_v3.types import Meta
 
 from cosim.coordination.telling import Own
 from cosim.domain.frames import Signal, frozen
@@ -18,11 +17,7 @@ class Tso(Adapter):
     """Models ``system``: what it expects of the next MTU; and those of its `Voice`."""
 
     inputs: ClassVar[dict[str, tuple[str, ...]]] = {"gate": GATE, "inbox": INBOX}
-
-    def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
-        super().init(sid, time_resolution, **sim_params)
-        self.answer_within_the_step(("inbox",))
-        return self.meta
+    answers = ("inbox",)
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         self._voice = Voice(self.case, "tso")

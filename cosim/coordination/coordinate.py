@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from cosim.coordination.audit import Balance, Overload, balance_of, dispatch_of, overloads
 from cosim.coordination.case import CoordinationCase, check_case
+from cosim.coordination.flows import check_declared
 from cosim.coordination.in_run import awards_of, transfers
 from cosim.coordination.messages import Message, role_of
 from cosim.coordination.outcome import SHORT_KW, StageOutcome
-from cosim.coordination.party import Party, at_the_gate, party, step
+from cosim.coordination.party import Party, at_the_gate, check_cleared, party, step
 from cosim.coordination.prices import payments
 from cosim.coordination.scheme import Scheme, Stage
 from cosim.coordination.telling import Own
 from cosim.domain.market import Award
-from cosim.errors import MarketError
 from cosim.market.program import Solver
 
 MARKET = "IMO"
@@ -70,15 +70,13 @@ def coordinate(case: CoordinationCase, scheme: Scheme, solver: Solver | None = N
     started = False
     while said or not started:
         started, heard, said = True, said, []
-        for message in heard:
-            _declared(scheme, message)
+        check_declared(scheme, heard)
         for name in sorted(parties):
             inbox = [message for message in heard if message.receiver == name]
             parties[name], more = step(parties[name], inbox, solver)
             said += more
         log += said
-    if waiting := [f"{name}: {', '.join(each.waiting)}" for name, each in parties.items() if each.waiting]:
-        raise MarketError(f"scheme {scheme.name}: stages that wait for ever: {'; '.join(waiting)}")
+    check_cleared(parties.values())
     return _result(case, scheme, tuple(parties.values()), tuple(log))
 
 
@@ -114,12 +112,6 @@ def parties_of(case: CoordinationCase, scheme: Scheme) -> tuple[Party, ...]:
     own[DEMAND] = Own(case.t_s, case.mtu_s, case.rules, demands=case.demands)
     ids = tuple(name for name in own if role_of(name) in named)
     return tuple(party(name, ids, scheme, own[name]) for name in ids)
-
-
-def _declared(scheme: Scheme, message: Message) -> None:
-    if (message.type, role_of(message.sender), role_of(message.receiver)) not in scheme.declared:
-        what = f"{message.type} from {message.sender} to {message.receiver}"
-        raise MarketError(f"scheme {scheme.name} does not declare {what}")
 
 
 def crossed(messages: Sequence[Message]) -> frozenset[tuple[str, str, str]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cosim.coordination.messages import MessageType, role_of
+from cosim.coordination.messages import Message, MessageType, role_of
 from cosim.coordination.scheme import CURVES, Scheme, Stage
+from cosim.errors import MarketError
 
 GATE = ""
 """Source of what is sent when the gate opens, before any stage; target of what no stage waits for."""
@@ -70,6 +71,14 @@ def _from_stages(scheme: Scheme, name: str, stage: Stage) -> Iterator[Flow]:
         source = scheme.stages.get(used)
         if source is not None and source.solver != stage.solver:
             yield Flow(outcome_type(source, stage), source.solver, stage.solver, used, name)
+
+
+def check_declared(scheme: Scheme, messages: Iterable[Message]) -> None:
+    """Raises MarketError if a scheme does not let one of these cross."""
+    for message in messages:
+        if (message.type, role_of(message.sender), role_of(message.receiver)) not in scheme.declared:
+            what = f"{message.type} from {message.sender} to {message.receiver}"
+            raise MarketError(f"scheme {scheme.name} does not declare {what}")
 
 
 def outcome_type(source: Stage, target: Stage) -> MessageType:

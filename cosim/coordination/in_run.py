@@ -14,7 +14,6 @@ from cosim.coordination.scheme import Scheme, Stage
 from cosim.coordination.topology import Placed, TopologicalMatrix
 from cosim.domain.market import Award, Resource
 
-
 LOOP: Final = ("dso", "tso", "imo")
 """Simulators of parties that clear stages, and answer each other within a step."""
 SELLERS: Final = ("aggregator", "generators")

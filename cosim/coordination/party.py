@@ -6,7 +6,7 @@ which messages arrive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cosim.coordination.case import place_of
@@ -17,6 +17,7 @@ from cosim.coordination.outcome import StageOutcome
 from cosim.coordination.scheme import Scheme, Stage
 from cosim.coordination.stage import clear_stage
 from cosim.coordination.telling import Own, body_of, own_body
+from cosim.errors import MarketError
 from cosim.market.program import Solver
 
 
@@ -84,6 +85,14 @@ def step(party: Party, inbox: Sequence[Message], solver: Solver | None = None) -
         party, outcome = _cleared(party, name, solver)
         said += _told(party, name, outcome)
     return party, tuple(said)
+
+
+def check_cleared(parties: Iterable[Party]) -> None:
+    """Raises MarketError if one of these, which have nothing more to hear, has a stage that it has not cleared."""
+    if stuck := {each.id: each for each in parties if each.waiting}:
+        stages = "; ".join(f"{name}: {', '.join(each.waiting)}" for name, each in stuck.items())
+        scheme = next(iter(stuck.values())).scheme
+        raise MarketError(f"scheme {scheme.name}: stages that wait for ever: {stages}")
 
 
 def _cleared(party: Party, name: str, solver: Solver | None) -> tuple[Party, StageOutcome]:

@@ -35,6 +35,28 @@ and networks at the gate, outcomes of the stages that it `uses`. What a party sa
   say what else of an awarded resource is out.
 - **Bids of distribution** reach a solver without their network `raw`, within `caps` (safe whatever combination is
   taken), as a `curve` of least cost over the interface (exact for divisible bids), or `validated` pick by pick.
+
+## In a run
+
+    cosim run scenarios/dso_priority.yaml
+    cosim graph scenarios/dso_priority.yaml --set coordination.scheme=givisiez_hybrid
+    python scenarios/compare_schemes.py
+
+`coordination: {scheme: NAME}` in a scenario with a market puts the scheme into the chain, with the system above the
+feeder as `transmission:` describes it ([scenario.md](scenario.md)). The run's feeder is the one area. Parties are
+simulators of their own: `aggregator` (sells at distribution), `generators` (sell at transmission), `brp`, `dso`, `tso`
+and `imo`; only those that the scheme names run, and links exist only where it lets a message cross. The last step of
+an MTU closes the gate for the next: whoever has something to say when the gate closes says it, then `dso`, `tso` and
+`imo` answer each other within the step until all stages are cleared. Awards reach sellers one step later.
+
+Every message is recorded with time, sender, receiver, type, stage, round, size and hash, and so is what each stage
+came to ([hdf5_layout.md](hdf5_layout.md)). The same parties run without simulators in `coordinate()`: a test compares
+both, award by award.
+
+The network is linear around the schedule of each MTU, in which nothing is bought yet; limits hold for all forecast
+errors of `market.uncertainty`. Power flows decide only afterwards, in OpenDSS: what is left violated there is in the
+report with its cause. Of the transmission operator's need nothing is lost or invented: it is drawn from the seed alone
+or read from a file, so that runs under different schemes see the same need.
 """
 
 

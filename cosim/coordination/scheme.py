@@ -116,6 +116,12 @@ class Scheme(Part):
         pairs = ((key.split(" to "), types) for key, types in self.messages.items())
         return frozenset((kind, sender, receiver) for (sender, receiver), types in pairs for kind in types)
 
+    @property
+    def most_clearings(self) -> int:
+        """All stages together are not cleared more often than this, however often cycles go back."""
+        rounds = sum(stage.repeat.at_most for stage in self.stages.values() if stage.repeat is not None)
+        return len(self.stages) * (1 + rounds)
+
     def in_cycle(self, stage: str, repeated: str) -> bool:
         """Whether ``stage`` is cleared again when ``repeated`` goes back."""
         repeat = self.stages[repeated].repeat

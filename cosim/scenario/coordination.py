@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cosim.scenario.values import NonNegative, Number, Part
+from cosim.scenario.values import NonNegative, Number, Part, Switch
 
 
 class InterfaceConfig(Part):
@@ -22,4 +22,7 @@ class CoordinationConfig(Part):
 
     scheme: str = Field(description="a scheme by name (`cosim schemes`), or a YAML file relative to the scenario file")
     interface: InterfaceConfig = Field(InterfaceConfig(), description="what is agreed about the interface")
+    same_aggregator: Switch = Field(
+        True, description="whether all resources at a POD have one aggregator, for local and for global services"
+    )
     tso_perimeter: str = Field("", description="TSO perimeter in which all DSO perimeters of the feeder lie")

@@ -9,6 +9,7 @@ from pathlib import Path
 from cosim.errors import BidError, Fault
 from cosim.uftp.element import Element
 from cosim.uftp.kinds import FACTOR_STEP
+from cosim.uftp.offers import numbers, requested
 from cosim.uftp.published import schema_of
 from cosim.uftp.rules import read_message
 
@@ -32,7 +33,7 @@ def read_exchange(folder: Path, schema_dir: Path | None = None) -> dict[str, Ele
             faults += error.faults
             continue
         faults += published(content, file.name) if published else []
-    faults += between(found)
+    faults = faults or between(found)  # what refers to a message that was refused is no fault of its own
     if faults:
         raise BidError(faults)
     return found
@@ -51,6 +52,7 @@ def between(messages: Mapping[str, Element]) -> list[Fault]:
             for fault in _misordered(file, one, by_id)
         ),
         *_ordered_twice(messages),
+        *(fault for file, one in messages.items() if one.name == "FlexOffer" for fault in _unasked(file, one, by_id)),
     ]
 
 
@@ -124,6 +126,16 @@ def _misordered(file: str, order: Element, by_id: Mapping[str, Element]) -> Iter
             yield Fault(
                 "is not the share of the offer", file, order.line, f"FlexOrder/ISP {isp}/@Power", str(watts), share
             )
+
+
+def _unasked(file: str, offer: Element, by_id: Mapping[str, Element]) -> Iterator[Fault]:
+    """An offer that answers a request is for an ISP that was requested."""
+    request = by_id.get(offer.get("FlexRequestMessageID") or "")
+    if request is None or request.name != "FlexRequest":
+        return
+    if not any(requested(request) & numbers(option) for option in offer.all("OfferOption")):
+        allowed = _spans(requested(request))
+        yield Fault("has no ISP of its request", file, offer.line, "FlexOffer/OfferOption/ISP", allowed=allowed)
 
 
 def _ordered_twice(messages: Mapping[str, Element]) -> Iterator[Fault]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
@@ -39,11 +39,12 @@ class Offered:
     rows: tuple[Row, ...]
 
 
-def offers_of(rows: Iterable[Row], names: Names) -> tuple[Offered, ...]:
+def offers_of(rows: Iterable[Row], names: Names, requests: Sequence[Element] = ()) -> tuple[Offered, ...]:
     """The FlexOffers of bids given as rows: t_s, bid, seller, resource, direction, quantity_kw, price_eur_per_kwh,
     min_accept, gate_s, and ``block`` if all MTUs of a bid are taken in the same share.
 
-    Rows of a bid that differ in price only are its steps. Raises BidError with all that offers cannot say.
+    Rows of a bid that differ in price only are its steps. An offer answers that of the FlexRequests of its gate that
+    asks its seller for one of its ISPs, if there is one. Raises BidError with all that offers cannot say.
     """
     bids: dict[Place, list[Row]] = defaultdict(list)
     for row in rows:
@@ -51,7 +52,7 @@ def offers_of(rows: Iterable[Row], names: Names) -> tuple[Offered, ...]:
     faults = [fault for place in sorted(bids) for fault in _unfit(place, bids[place], names)]
     if faults:
         raise BidError(faults)
-    return tuple(offer for place in sorted(bids) for offer in _offers(place, bids[place], names))
+    return tuple(offer for place in sorted(bids) for offer in _offers(place, bids[place], names, requests))
 
 
 def place_of(row: Row) -> Place:
@@ -151,14 +152,14 @@ def _unfit(place: Place, rows: Sequence[Row], names: Names) -> Iterator[Fault]:
             yield Fault("is a block of several days, which no offer can say", key=key)
 
 
-def _offers(place: Place, rows: Sequence[Row], names: Names) -> Iterator[Offered]:
+def _offers(place: Place, rows: Sequence[Row], names: Names, requests: Sequence[Element]) -> Iterator[Offered]:
     ordered = sorted(rows, key=lambda row: (int(row["t_s"]), _price(row)))
     ordered = [row for row in ordered if watts(row["quantity_kw"]) > 0]
     for group in [ordered] if ordered and ordered[0].get("block") else [[row] for row in ordered]:
-        yield Offered(_offer(place, group, names), tuple(group))
+        yield Offered(_offer(place, group, names, requests), tuple(group))
 
 
-def _offer(place: Place, rows: Sequence[Row], names: Names) -> Element:
+def _offer(place: Place, rows: Sequence[Row], names: Names, requests: Sequence[Element]) -> Element:
     gate_s, seller, bid = place
     first_s = int(rows[0]["t_s"])
     isps, direction = names.isps(first_s), Direction(rows[0]["direction"])
@@ -181,7 +182,29 @@ def _offer(place: Place, rows: Sequence[Row], names: Names) -> Element:
         "BaselineReference": rows[0].get("resource") or None,
         "Currency": names.currency,
     }
+    said["FlexRequestMessageID"] = next((each["MessageID"] for each in requests if _answers(said, option, each)), None)
     return message("FlexOffer", said, option)
+
+
+def _answers(said: Mapping[str, Value | None], option: Element, request: Element) -> bool:
+    """Whether an offer is for an ISP that was requested of its seller, at its gate, and in that direction."""
+    same = ("TimeStamp", "Period", "CongestionPoint")
+    if said["SenderDomain"] != request["RecipientDomain"] or any(said[name] != request[name] for name in same):
+        return False
+    less = requested(request, lambda isp: isp["MinPower"] < 0) & numbers(option, lambda isp: isp["Power"] < 0)
+    more = requested(request, lambda isp: isp["MaxPower"] > 0) & numbers(option, lambda isp: isp["Power"] > 0)
+    return bool(less or more)
+
+
+def requested(request: Element, which: Callable[[Element], bool] = lambda _: True) -> frozenset[int]:
+    """The ISPs that a FlexRequest needs, by number."""
+    return numbers(request, lambda isp: isp.get("Disposition") == "Requested" and which(isp))
+
+
+def numbers(holder: Element, which: Callable[[Element], bool] = lambda _: True) -> frozenset[int]:
+    """The ISPs of a list, by number."""
+    chosen = [isp for isp in holder.all("ISP") if which(isp)]
+    return frozenset(n for isp in chosen for n in range(isp["Start"], isp["Start"] + isp["Duration"]))
 
 
 def _order(

@@ -61,11 +61,12 @@ def exchange_of(run: Results | RunRows, names: Names | None = None) -> tuple[Fil
         names, run = names or names_of(run), rows_of(run)
     if names is None:
         raise BidError(Fault("rows need names", key="names"))
-    offered = offers_of(_offered(run.awards) if run.bids is None else run.bids, names)
+    bids = _offered(run.awards) if run.bids is None else run.bids
+    requests = list(_requests(run, _sellers(bids), names))
+    offered = offers_of(bids, names, requests)
     orders = orders_of(run.awards, offered, names)
     awarded = {order["MessageID"]: kwh for order, kwh in orders}
-    sellers = _sellers(offer.rows for offer in offered)
-    sent = [*_requests(run, sellers, names), *(offer.message for offer in offered), *(order for order, _ in orders)]
+    sent = [*requests, *(offer.message for offer in offered), *(order for order, _ in orders)]
     sent.sort(key=_order_sent)
     with_responses = [each for one in sent for each in (one, response(one, names))]
     faults = [fault for one in with_responses for fault in broken(one, one["MessageID"])]
@@ -118,10 +119,11 @@ def _offered(awards: Iterable[Row]) -> list[Row]:
     return [{**dict(zip(columns, key, strict=True)), "quantity_kw": float(kw)} for key, kw in bought.items()]
 
 
-def _sellers(offered: Iterable[Sequence[Row]]) -> dict[int, list[str]]:
+def _sellers(bids: Iterable[Row]) -> dict[int, list[str]]:
+    """Who offers, by gate."""
     found: dict[int, set[str]] = defaultdict(set)
-    for rows in offered:
-        found[int(rows[0]["gate_s"])].add(str(rows[0]["seller"]))
+    for row in bids:
+        found[int(row["gate_s"])].add(str(row["seller"]))
     return {gate_s: sorted(sellers) for gate_s, sellers in found.items()}
 
 

@@ -37,6 +37,7 @@ OVERRIDES = (
     "sensors.faults={default: {delay_s: 4, delay_jitter_s: 4, dropout: 0.1, stuck: 0.2, stuck_steps: 6}}",
     "limits.loading_max_pu=0.4",
     "market={}",
+    "settlement={missing: 0.05, compensation_eur_per_kwh: 0.05, failures: 2}",
     "aggregators={homes: {delivery: any_split}}",
     "resources.pv={pods: all_pv, pv: {}, delivery: {shortfall: 0.3, between_outages: 2h, outage: 30min}}",
     "resources.loads={pods: all_load, load: {curtailable: 0.5, rebound: [0.4, 0.2]}, price_spread: 0.2}",

@@ -7,17 +7,20 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from short_runs import REPOSITORY
 
 from cosim import load_scenario, open_results, run
 from cosim.case import Case, open_case
-from cosim.coordination.case import CoordinationCase
+from cosim.coordination.case import Area, CoordinationCase
+from cosim.coordination.grid import Line, dc_grid
+from cosim.coordination.in_run import in_area, matrix_of
 from cosim.coordination.messages import Message
 from cosim.coordination.telling import Own
 from simulators._party import Voice
-from simulators._system import rules, system_at
+from simulators._system import interfaces, rules, system_at
 
 WEEK = REPOSITORY / "scenarios" / "lfm_mv5.yaml"
 NOON = ("start=2016-05-16T11:30:00+01:00", "duration=1h")
@@ -66,6 +69,7 @@ class Watched:
         known = self.known[t_s]
         sellers = [known[name] for name in sorted(known) if name.startswith("AGG:")]
         areas = {name: area for own in known.values() for name, area in own.areas.items()}
+        areas = areas or {self.case.area: self._unseen_area()}
         system = known.get("TSO") or Own(t_s, self.case.clock.mtu_s, rules(self.case), system_at(self.case, t_s).grid)
         assert system.transmission is not None
         return CoordinationCase(
@@ -80,6 +84,13 @@ class Watched:
             known["BRP"].demands if "BRP" in known else (),
             rules=system.rules,
         )
+
+    def _unseen_area(self) -> Area:
+        """The feeder under a scheme in which its operator has no part: without limits."""
+        units = {unit.resource.id: unit.resource for unit in self.case.portfolio}
+        name, pods = self.case.area, dict.fromkeys(unit.pod for unit in units.values())
+        grid = dc_grid(f"{name}/", [Line(pod, ("head", pod), 1.0, np.inf) for pod in pods], "head", {})
+        return Area(name, interfaces(self.case)[name], grid, matrix_of(name, in_area(name, units), ""))
 
 
 def watched(out: Path, scheme: str | Path, *overrides: str) -> Watched:

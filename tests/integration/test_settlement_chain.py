@@ -259,7 +259,7 @@ def test_a_missing_measurement_is_said_in_the_log(tmp_path: Path, caplog: pytest
 
 
 def test_who_fails_is_suspended(tmp_path: Path) -> None:
-    """The roof delivers 70 % at most of what it sells: it fails at once, and sells nothing from the next gate on."""
+    """The roof delivers a part of what it sells: it fails at once, and sells nothing from the next gate on."""
     share = "resources.roofs.delivery={shortfall: 1.0}"
     rule = "settlement={baseline: model, tolerance: 0.0, failures: 1}"
     path = midday(tmp_path / "run.h5", share, rule, "duration=1h").path

@@ -42,7 +42,7 @@ DISPUTE = (RECORDED / "34-FlexSettlementResponse.xml").read_text()
         (
             REQUEST,
             'ExpirationDateTime="2024-03-30T22:45:00Z"',
-            'ExpirationDateTime="2024-03-30T22:14:00Z"',
+            'ExpirationDateTime="2024-03-30T22:29:00Z"',
             "FlexRequest/@ExpirationDateTime",
             "is before TimeStamp",
         ),
@@ -138,6 +138,13 @@ def test_what_our_records_give_breaks_no_rule():
         ),
         ("25-FlexOrder.xml", 'Currency="EUR"', 'Currency="DKK"', "FlexOrder/@Currency", "is not that of the offer"),
         (
+            "19-FlexOffer.xml",
+            'Duration="2"',
+            'Duration="1"',
+            "FlexOffer/OfferOption/ISP",
+            "has no ISP of its request",
+        ),
+        (
             "25-FlexOrder.xml",
             'Period="2024-03-31"',
             'Period="2024-03-30"',
@@ -166,21 +173,29 @@ def test_orders_are_what_was_offered(tmp_path, file, old, new, key, problem):
 
 
 def test_references_and_identities(tmp_path):
-    for name in ("13-FlexOffer.xml", "21-FlexOrder.xml"):
+    for name in ("17-FlexOffer.xml", "25-FlexOrder.xml"):
         shutil.copy(RECORDED / name, tmp_path)
-    assert read_exchange(tmp_path).keys() == {"13-FlexOffer.xml", "21-FlexOrder.xml"}
-    shutil.copy(RECORDED / "21-FlexOrder.xml", tmp_path / "99-again.xml")
-    (tmp_path / "13-FlexOffer.xml").unlink()
+    assert read_exchange(tmp_path).keys() == {"17-FlexOffer.xml", "25-FlexOrder.xml"}
+    shutil.copy(RECORDED / "25-FlexOrder.xml", tmp_path / "99-again.xml")
+    (tmp_path / "17-FlexOffer.xml").unlink()
     with pytest.raises(BidError) as caught:
         read_exchange(tmp_path)
     assert [(fault.file, fault.key, fault.problem) for fault in caught.value.faults] == [
-        ("99-again.xml", "FlexOrder/@MessageID", "is that of 21-FlexOrder.xml"),
-        ("21-FlexOrder.xml", "FlexOrder/@FlexOfferMessageID", "no FlexOffer here has this identity"),
+        ("99-again.xml", "FlexOrder/@MessageID", "is that of 25-FlexOrder.xml"),
+        ("25-FlexOrder.xml", "FlexOrder/@FlexOfferMessageID", "no FlexOffer here has this identity"),
         ("99-again.xml", "FlexOrder/@FlexOfferMessageID", "no FlexOffer here has this identity"),
-        ("99-again.xml", "FlexOrder/@FlexOfferMessageID", "its offer is ordered by 21-FlexOrder.xml already"),
+        ("99-again.xml", "FlexOrder/@FlexOfferMessageID", "its offer is ordered by 25-FlexOrder.xml already"),
     ]
 
 
 def test_a_folder_without_messages(tmp_path):
     with pytest.raises(BidError, match="holds no messages"):
         read_exchange(tmp_path)
+
+
+def test_a_refused_message_is_not_also_missing(tmp_path):
+    shutil.copytree(RECORDED, tmp_path / "all")
+    (tmp_path / "all" / "17-FlexOffer.xml").write_text("<FlexOffer")
+    with pytest.raises(BidError) as caught:
+        read_exchange(tmp_path / "all")
+    assert [fault.file for fault in caught.value.faults] == ["17-FlexOffer.xml"]

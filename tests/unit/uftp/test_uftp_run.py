@@ -39,6 +39,19 @@ def test_a_request_is_for_what_the_gate_then_bought():
     assert asked == [(-12_500, 0, 96), (-6_334, 0, 1)]
 
 
+def test_offers_answer_the_request_for_their_isps():
+    def answered(*needs):
+        files = exchange_of(RunRows(AWARDS, ROWS, needs), NAMES)
+        sent = {f.message["MessageID"]: f.message for f in files}
+        offers = [one for one in sent.values() if one.name == "FlexOffer"]
+        references = [one.get("FlexRequestMessageID") for one in offers]
+        return [None if each is None else str(sent[each]["Period"]) for each in references]
+
+    assert answered() == [None] * 4
+    assert answered(*NEEDS) == ["2024-03-30", "2024-03-31", None, "2024-03-31"]  # one raises consumption
+    assert answered(NEEDS[0]) == ["2024-03-30", None, None, None]
+
+
 def test_the_energy_of_every_order_is_told_beside_what_was_awarded():
     files = exchange_of(RunRows(AWARDS, ROWS), NAMES)
     assert sum(file.awarded_kwh for file in files) == Fraction("30.8337") / 4

@@ -102,15 +102,16 @@ def settlement() -> Element:
 
 def exchange() -> dict[str, Element]:
     """One message of every kind and more, by file name."""
-    offered = offers_of(ROWS, NAMES)
+    need = Need("feeder", "dso", 2_700, (12.5, 0.0, -4.0))
+    requests = flex_requests(need, "AGG_1", NAMES, GATE_S)
+    offered = offers_of(ROWS, NAMES, requests)
     orders = orders_of(AWARDS, offered, NAMES)
     revoked = head(NAMES, "FlexOfferRevocation", "AGG_1", "dso", GATE_S, ("night",))
     revocation = message("FlexOfferRevocation", {**revoked, "FlexOfferMessageID": offered[-1].message["MessageID"]})
     declared = series("schedule", 20.0, 20.0, 18.2504, -3.0, -3.0, owner="AGG_1")
-    need = Need("feeder", "dso", 2_700, (12.5, 0.0, -4.0))
     sent = [
         *d_prognoses(declared, NAMES, 900),
-        *flex_requests(need, "AGG_1", NAMES, 900),
+        *requests,
         *flex_reservation_updates(CONTRACT, 2_700, (15.0, 2.5), NAMES, 900),
         *(offer.message for offer in offered),
         *(order for order, _ in orders),

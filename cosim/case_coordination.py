@@ -121,6 +121,18 @@ def faults_of_coordination(loaded: LoadedScenario, scheme: Scheme | None, units:
         yield from _faults_of_scheme(loaded, scheme, units)
 
 
+def faults_of_names(
+    loaded: LoadedScenario, transmission: TransmissionSide | None, units: Sequence[Unit]
+) -> Iterator[Fault]:
+    """Resources of the feeder that are called as one at transmission, so that nobody could tell whose an award is."""
+    above = transmission.sellers if transmission is not None else ()
+    for unit in units:
+        if unit.resource.id in above:
+            problem = "a resource at transmission has this name"
+            allowed = f"any but {', '.join(above)}"
+            yield loaded.fault(f"resources.{unit.resource.id.partition(':')[0]}", problem, unit.resource.id, allowed)
+
+
 def _faults_of_scheme(loaded: LoadedScenario, scheme: Scheme, units: Sequence[Unit]) -> Iterator[Fault]:
     scenario = loaded.scenario
     assert scenario.coordination is not None and scenario.market is not None  # as the caller has found

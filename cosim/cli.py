@@ -1,4 +1,5 @@
-"""``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list, clear, schemes.
+"""``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list, clear, schemes,
+uftp.
 
 Exit codes: 0 done; 1 the run or an outside service failed; 2 wrong input; 130 interrupted. A user's mistake gives one
 clear message on stderr, never a traceback. Rooms are imported by the command that needs them, so that all start fast.
@@ -13,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosim.coordination_cli import add_commands
+from cosim.coordination_cli import add_commands as add_coordination
+from cosim.uftp_cli import add_commands as add_uftp
 from cosim.errors import CosimError, Fault, InputError, ScenarioError
 
 if TYPE_CHECKING:
@@ -271,7 +273,8 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--max-messages", type=int, metavar="N", help="stop after so many messages")
     listing = command("list", "list feeders, scenarios, results, methods, simulators", _list)
     listing.add_argument("kind", nargs="?", choices=["feeders", "scenarios", "results", "simulators"])
-    add_commands(command)
+    add_coordination(command)
+    add_uftp(command)
     return parser
 
 

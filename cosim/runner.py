@@ -103,6 +103,7 @@ def _attributes(case: Case, prepared: Prepared) -> dict[str, str | int | float]:
         "buses_above": json.dumps(case.layout.above(case.feeder.head_terminal)),
         "pod_sites": json.dumps(dict(zip(case.pods, case.pod_sites, strict=True))),
         "channels": json.dumps([asdict(channel) for channel in case.sensor_model.channels]),
+        **({} if case.scheme is None else {"scheme": json.dumps(case.scheme.model_dump(mode="json"))}),
     }
 
 

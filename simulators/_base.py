@@ -80,7 +80,10 @@ class Adapter(mosaik_api_v3.Simulator):
             attributes = [*self.inputs.get(model, ()), *given]
             self.meta["models"][model] = {"public": True, "params": [], "attrs": attributes}
         if self.answers:
-            self._answer_within_the_step()
+            self.meta["type"] = "hybrid"
+            for name, described in self.meta["models"].items():
+                once = [attribute for entity, attribute in self._once if entity == name]
+                described |= {"trigger": described["attrs"] if name in self.answers else [], "non-persistent": once}
         self.meta["extra_methods"] = ["state", "restore"]
         return self.meta
 
@@ -111,12 +114,6 @@ class Adapter(mosaik_api_v3.Simulator):
 
     def finalize(self) -> None:
         self.close()
-
-    def _answer_within_the_step(self) -> None:
-        self.meta["type"] = "hybrid"
-        for name, model in self.meta["models"].items():
-            once = [attribute for entity, attribute in self._once if entity == name]
-            model |= {"trigger": model["attrs"] if name in self.answers else [], "non-persistent": once}
 
     def _is_said(self, eid: str, attribute: str) -> bool:
         """Whether there is something to give: nothing said once is nothing at all."""

@@ -6,19 +6,22 @@ of its own for each simulator that hears it; awards hold on until the next step,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from cosim.case import Case
 from cosim.coordination.case import place_of
+from cosim.coordination.flows import check_declared
 from cosim.coordination.in_run import LOOP, SELLERS, awards_of, binding, hearers, transfers
 from cosim.coordination.messages import Message as Told
 from cosim.coordination.messages import message_from_plain, message_to_plain
 from cosim.coordination.outcome import StageOutcome
-from cosim.coordination.party import Party, at_the_gate, party, step
+from cosim.coordination.party import Party, at_the_gate, check_cleared, party, step
 from cosim.coordination.telling import Own
 from cosim.domain.frames import EventTable, Message
-from cosim.domain.market import Award, to_json
+from cosim.domain.market import Award, Bid, to_json
+from cosim.errors import BidError, MarketError
 from cosim.units import SECONDS_PER_HOUR
 from simulators._base import Inputs, Output
 
@@ -39,12 +42,15 @@ MESSAGES = EventTable(
 )
 AWARDS = EventTable(
     "awards",
-    "flexibility bought for an MTU, by stage; below zero: given back",
+    "flexibility bought for an MTU, by stage; below zero: given back. The area is where it is, empty at transmission",
     {
         "t_s": "s",
         "stage": None,
         "bid": None,
+        "seller": None,
+        "area": None,
         "buyer": None,
+        "direction": None,
         "quantity_kw": "kW",
         "price_eur_per_kwh": "EUR/kWh",
         "bid_price_eur_per_kwh": "EUR/kWh",
@@ -77,8 +83,8 @@ UNMET = EventTable(
     {"t_s": "s", "stage": None, "kind": None, "element": None, "excess": "pu, A or kW", "limit": None, "gate_s": "s"},
 )
 EXCLUDED = EventTable(
-    "excluded", "bids that a stage took less of than there was, and why",
-    {"t_s": "s", "stage": None, "bid": None, "reason": None, "gate_s": "s"},
+    "excluded", "bids that a stage took less of than there was, how much they offer, and why",
+    {"t_s": "s", "stage": None, "bid": None, "offered_kw": "kW", "reason": None, "gate_s": "s"},
 )  # fmt: skip
 LIGHTS = EventTable(
     "lights",
@@ -104,7 +110,7 @@ class Voice:
 
     def __init__(self, case: Case, simulator: str) -> None:
         assert case.scheme is not None  # such simulators run with a scheme only
-        self._scheme, self._id = case.scheme, case.parties[simulator]
+        self._scheme, self._id, self._simulator = case.scheme, case.parties[simulator], simulator
         self._parties = case.parties
         self._clears = simulator in LOOP
         self._sellers = [name for name in SELLERS if name in case.parties]
@@ -121,11 +127,13 @@ class Voice:
 
     def outputs(self) -> dict[str, tuple[Output, ...]]:
         """By model: ``mail``, ``log``, and of who clears ``award`` and ``stage``."""
-        mail = tuple(Message(f"to_{name}", f"messages to {name}", once=self._clears) for name in self._hearers)
+        mail: tuple[Output, ...] = tuple(
+            Message(f"to_{name}", f"messages to {name}", once=self._clears) for name in self._hearers
+        )
         spoken = {**({"mail": mail} if mail else {}), "log": (MESSAGES,)}
         if not self._clears:
             return spoken
-        awards = tuple(Message(f"to_{name}", f"awards to {name}") for name in self._sellers)
+        awards: tuple[Output, ...] = tuple(Message(f"to_{name}", f"awards to {name}") for name in self._sellers)
         return {**spoken, "award": (*awards, AWARDS), "stage": _STAGE_TABLES}
 
     def begins(self, t_s: int) -> bool:
@@ -134,20 +142,32 @@ class Voice:
         return t_s != before
 
     def open(self, own: Own | None) -> None:
-        """A gate closes, with what the party knows of its own; none does in this step if that is None."""
+        """A gate closes, with what the party knows of its own; none does in this step if that is None.
+
+        Raises MarketError, as `hear`, if a stage of the gate before was never cleared.
+        """
+        if self._party is not None:
+            with self._named(self._party.knows.own.t_s):
+                check_cleared([self._party])
         self._party, self._said, self._log = None, (), []
         if own is not None:
             self._party = party(self._id, tuple(self._parties.values()), self._scheme, own)
-            self._say(at_the_gate(self._party))
+            with self._named(own.t_s):
+                self._say(at_the_gate(self._party))
 
     def hear(self, inputs: Inputs) -> None:
-        """Takes in what came, and clears what can be cleared."""
+        """Takes in what came, and clears what can be cleared.
+
+        Raises MarketError, which names simulator and time, if a stage cannot be cleared, or the party says what the
+        scheme does not declare.
+        """
         if self._party is None:
             return
         t_s = self._party.knows.own.t_s
         came = [message_from_plain(plain) for (entity, _), mail in inputs.items() if entity in _BOXES for plain in mail]
-        self._party, said = step(self._party, [message for message in came if message.t_s == t_s])
-        self._say(said)
+        with self._named(t_s):
+            self._party, said = step(self._party, [message for message in came if message.t_s == t_s])
+            self._say(said)
 
     def given(self) -> dict[tuple[str, str], Any]:
         """The outputs: what has just been said, once, and all the rest of this step."""
@@ -160,28 +180,40 @@ class Voice:
         if not self._clears:
             return found
         awards = self._awards()
-        sold = {seller: [to_json(award) for at, award in awards if at == seller] for seller in self._sellers}
+        sold = {
+            seller: [to_json(award) for award, _, area in awards if seller == ("aggregator" if area else "generators")]
+            for seller in self._sellers
+        }
         return {
             **found,
             **{("award", f"to_{seller}"): own for seller, own in sold.items()},
-            ("award", AWARDS.name): [self._award_row(award) for _, award in awards],
+            ("award", AWARDS.name): [self._award_row(*award) for award in awards],
             **{("stage", table): rows for table, rows in self._stage_rows().items()},
         }
 
-    def _awards(self) -> list[tuple[str, Award]]:
-        """All that its stages award for good, each with the simulator of who sold it."""
+    def _awards(self) -> list[tuple[Award, Bid, str]]:
+        """All that its stages award for good, each with its bid and the area where that is."""
         if self._party is None:
             return []
-        knows = self._party.knows
-        bids, resources = knows.offers()
-        at_transmission = {bid.id for bid in bids if not place_of(bid, resources)}
+        bids, resources = self._party.knows.offers()
+        offered = {bid.id: bid for bid in bids}
         return [
-            ("generators" if award.bid in at_transmission else "aggregator", award)
+            (award, offered[award.bid], place_of(offered[award.bid], resources))
             for outcome in binding(self._party)
-            for award in awards_of(knows.own.t_s, outcome)
+            for award in awards_of(self._party.knows.own.t_s, outcome)
         ]
 
+    @contextmanager
+    def _named(self, mtu_s: int) -> Iterator[None]:
+        """Errors of the market tell whose they are, and when."""
+        try:
+            yield
+        except (BidError, MarketError) as error:
+            when = f"simulated time {mtu_s - self._step_s} s, for the MTU at {mtu_s} s"
+            raise MarketError(f"simulator {self._simulator} failed at {when}: {error}") from error
+
     def _say(self, messages: Sequence[Told]) -> None:
+        check_declared(self._scheme, messages)
         self._said += tuple(messages)
         self._log += [
             {
@@ -198,12 +230,15 @@ class Voice:
             for message in messages
         ]
 
-    def _award_row(self, award: Award) -> dict[str, Any]:
+    def _award_row(self, award: Award, bid: Bid, area: str) -> dict[str, Any]:
         return {
             "t_s": award.t_s,
             "stage": award.stage,
             "bid": award.bid,
+            "seller": bid.seller,
+            "area": area,
             "buyer": award.buyer,
+            "direction": bid.direction.value,
             "quantity_kw": award.quantity_kw[0],
             "price_eur_per_kwh": award.price_eur_per_kwh[0],
             "bid_price_eur_per_kwh": award.bid_price_eur_per_kwh[0],
@@ -216,11 +251,12 @@ class Voice:
         t_s = self._party.knows.own.t_s
         cleared = [(self._party.knows.outcomes[name], n) for name, n in self._party.rounds.items()]
         stamp = {"t_s": t_s, "gate_s": t_s - self._step_s}
+        offered_kw = {bid.id: bid.quantity_kw[0] for bid in self._party.knows.offers()[0]}
         return {
             STAGES.name: [stamp | _stage_row(outcome, rounds) for outcome, rounds in cleared],
             TRANSFERS.name: [stamp | row for row in self._transfer_rows(self._party)],
             UNMET.name: [stamp | row for outcome, _ in cleared for row in _unmet_rows(outcome)],
-            EXCLUDED.name: [stamp | row for outcome, _ in cleared for row in _excluded_rows(outcome)],
+            EXCLUDED.name: [stamp | row for outcome, _ in cleared for row in _excluded_rows(outcome, offered_kw)],
             LIGHTS.name: [stamp | row for outcome, _ in cleared for row in _light_rows(outcome)],
         }
 
@@ -254,8 +290,11 @@ def _unmet_rows(outcome: StageOutcome) -> Iterable[dict[str, Any]]:
     )
 
 
-def _excluded_rows(outcome: StageOutcome) -> Iterable[dict[str, Any]]:
-    return ({"stage": outcome.stage, "bid": bid, "reason": reason} for bid, reason in outcome.excluded.items())
+def _excluded_rows(outcome: StageOutcome, offered_kw: Mapping[str, float]) -> Iterable[dict[str, Any]]:
+    return (
+        {"stage": outcome.stage, "bid": bid, "offered_kw": offered_kw[bid], "reason": reason}
+        for bid, reason in outcome.excluded.items()
+    )
 
 
 def _light_rows(outcome: StageOutcome) -> Iterable[dict[str, Any]]:

@@ -52,8 +52,6 @@ class Grid(Adapter):
         super().init(sid, time_resolution, **sim_params)
         models = self.meta["models"]
         models["foreign_pod"] = {"public": True, "params": ["pod"], "attrs": ["p_kw", "q_kvar"]}
-        if self.case.scenario.operator.action == "same":
-            self.answer_within_the_step(("order",))
         return self.meta
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:
@@ -63,6 +61,7 @@ class Grid(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
+        self.answers = ("order",) if case.scenario.operator.action == "same" else ()
         self._engine = case.engine()
         self._limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
         metered = metered_conductors(case.sensor_model.channels)

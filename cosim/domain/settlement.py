@@ -74,10 +74,10 @@ class Series(_Closed):
         """The part of a period; MTUs outside of what was recorded are None. The MTUs of both must be the same."""
         first = (period.t_s - self.t_s) // self.mtu_s
         span = range(first, first + period.n_mtu)
-        flags = self.estimated or (False,) * len(self.p_kw)
         known = range(len(self.p_kw))
         p_kw = tuple(self.p_kw[k] if k in known else None for k in span)
-        return Series(self.owner, self.kind, period.t_s, self.mtu_s, p_kw, tuple(k in known and flags[k] for k in span))
+        flags = tuple(k in known and bool(self.estimated) and self.estimated[k] for k in span)
+        return Series(self.owner, self.kind, period.t_s, self.mtu_s, p_kw, flags)
 
     @property
     def missing(self) -> tuple[int, ...]:

@@ -27,7 +27,8 @@ _ASIDE = " (elsewhere or relieving)"
 
 class Cause(Enum):
     """What a violation comes from. ERROR: of a POD outside its half-band, or any if none is planned for; TOGETHER: all
-    within their bands, but not in the set planned for."""
+    within their bands, but not in the set planned for. UNSERVED, UNSEEN: under a scheme that has no stage to keep limits
+    of the feeder, or one that buys there without knowing its network."""
 
     UNSOLVED = "left by the plan"
     NO_SESSION = "no session"
@@ -36,6 +37,8 @@ class Cause(Enum):
     TOGETHER = "forecast errors together"
     UNDELIVERED = "not delivered"
     OFF_SCHEDULE = "resource off its schedule"
+    UNSERVED = "nobody buys for it"
+    UNSEEN = "bought without the network"
     MOVED = "taps or capacitors moved"
     RULES = "allowed by the market's rules"
     UNEXPLAINED = "UNEXPLAINED (a bug)"
@@ -54,6 +57,8 @@ class Rules:
     overload: float = 0.0
     loose: tuple[str, ...] = ()
     """Settings by which a plan may miss a limit within the set of errors."""
+    served: bool = True
+    """Whether anybody buys to keep the limits."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,9 @@ class Circumstances:
     ``element`` is the bus of a voltage, the terminal ``branch@BUS`` of a current; ``excess`` is of its ``limit``.
     ``errors`` is None where no session in real time looked at the MTU, for the reason ``no_session``; ``foreseen``:
     whether one found a need. ``off_kw``: by POD, what resources draw that is neither declared nor a failed activation.
-    ``moved``: controls that are not where they were at the gate. ``behind``: the PODs that draw their power through the
+    ``unseen_kw``: by POD, what was bought by who does not know the network. ``worst_percent``: where the schedule takes
+    the element with the worst errors [% of its limit], NaN where it keeps it. ``moved``: controls that are not where
+    they were at the gate. ``behind``: the PODs that draw their power through the
     element; None where all matter, as for a voltage or in a loop. ``toward``: how much 1 kW and 1 kvar more consumption
     there take it further beyond its limit, below 0 if they relieve it; None where that is not known.
     """
@@ -123,6 +130,8 @@ class Circumstances:
     foreseen: bool = True
     deliveries: tuple[Delivery, ...] = ()
     off_kw: tuple[tuple[str, float], ...] = ()
+    unseen_kw: tuple[tuple[str, float], ...] = ()
+    worst_percent: float = np.nan
     moved: tuple[str, ...] = ()
     behind: frozenset[str] | None = None
     toward: tuple[float, float] | None = None
@@ -188,14 +197,15 @@ def residuals(cases: Sequence[Circumstances], rules: Rules) -> tuple[Residual, .
 def causes_of(case: Circumstances, rules: Rules) -> tuple[Finding, ...]:
     """All that was not as planned, the main cause first; `Cause.UNEXPLAINED` alone if nothing was.
 
-    Slack of the plan at the very element and what the market tolerates come first. Powers behind it that are off toward
+    Slack of the plan at the very element, what the market tolerates, and limits that nobody buys for come first. Powers behind it that are off toward
     the violation follow in the order of their kW; controls that moved come before them for a voltage, after them for a
     current. Last: other powers that are off, which act through the voltage only or relieve the element, that no session
     looked at the MTU, errors that only together are more than planned for, and slack elsewhere.
     """
     at, elsewhere = _unsolved(case)
-    powers = (*_errors(case, rules), *_deliveries(case), *_off_schedule(case), *_moved(case), *_no_session(case))
-    found = (*at, *_tolerated(case, rules), *sorted(powers, key=lambda finding: -finding.weight), *elsewhere)
+    powers = (*_errors(case, rules), *_deliveries(case), *_off_schedule(case), *_unseen(case), *_moved(case))
+    first = (*at, *_tolerated(case, rules), *_unserved(case, rules))
+    found = (*first, *sorted((*powers, *_no_session(case)), key=lambda finding: -finding.weight), *elsewhere)
     if found:
         return found
     if rules.loose:
@@ -239,6 +249,11 @@ def _moved(case: Circumstances) -> Iterator[Finding]:
 def _tolerated(case: Circumstances, rules: Rules) -> Iterator[Finding]:
     if case.quantity == "i_a" and case.excess <= (rules.overload + LEAST_EXCESS["i_a"]) * case.limit:
         yield Finding(Cause.TOLERATED, f"up to {100.0 * rules.overload:g} % of the limit")
+
+
+def _unserved(case: Circumstances, rules: Rules) -> Iterator[Finding]:
+    if not rules.served and np.isfinite(case.worst_percent):
+        yield Finding(Cause.UNSERVED, f"foreseen: {case.worst_percent:.4g} % of the limit with the worst errors")
 
 
 def _errors(case: Circumstances, rules: Rules) -> Iterator[Finding]:
@@ -353,6 +368,15 @@ def _off_schedule(case: Circumstances) -> Iterator[Finding]:
         pod, kw = off[worst]
         aside = "" if weight > 0.0 else _ASIDE
         yield Finding(Cause.OFF_SCHEDULE, f"{pod}: {_signed(kw, 'kW')}{_more(others, 'PODs')}{aside}", weight)
+
+
+def _unseen(case: Circumstances) -> Iterator[Finding]:
+    """What was bought without the network, as far as it takes the element further beyond its limit."""
+    weights = [case.weight(*each) for each in case.unseen_kw]
+    if max(weights, default=0.0) > LEAST_KW:
+        weight, worst, others = _worst(weights, weights)
+        pod, kw = case.unseen_kw[worst]
+        yield Finding(Cause.UNSEEN, f"{pod}: {_signed(kw, 'kW')}{_more(others, 'PODs')}", weight)
 
 
 def _worst(weights: Sequence[float], sizes_kw: Sequence[float]) -> tuple[float, int, int]:

@@ -11,7 +11,7 @@ import pandas as pd
 from cosim.domain.site import bus_of_site
 from cosim.report.behind import buses_behind
 from cosim.report.causes import Circumstances, Delivery, Residual, Rules, Slack, residuals
-from cosim.report.market_run import MarketRun
+from cosim.report.market_run import MarketRun, buys_unseen, keeps_limits
 from cosim.report.reading import WITH
 
 
@@ -36,6 +36,7 @@ def rules_of(run: MarketRun) -> Rules:
         with_active=given.get("reactive") == "with_active",
         overload=float(config.get("overload", 0.0)),
         loose=tuple(setting for setting, is_so in loose.items() if is_so),
+        served=keeps_limits(run.scheme),
         **{name: float(given[name]) for name in names if name in given},
     )
 
@@ -69,6 +70,8 @@ class _Around:
             foreseen=bool((run.needs["mtu"] == mtu).any()),
             deliveries=deliveries,
             off_kw=() if errors is None else self._off_kw(step, deliveries),
+            unseen_kw=self._unseen_kw(mtu),
+            worst_percent=self._worst_percent(mtu, str(row["element"])),
             moved=() if errors is None else self._moved(mtu, step),
             behind=behind,
             toward=self._toward(row, behind, step),
@@ -103,6 +106,20 @@ class _Around:
         for each in deliveries:
             off[each.pod] -= each.off_kw
         return tuple((pod, kw) for pod, kw in off.items() if kw != 0.0)
+
+    def _unseen_kw(self, mtu: int) -> tuple[tuple[str, float], ...]:
+        """By POD, what stages that do not know the network bought (consumption > 0)."""
+        parts = self._run.unseen
+        own = parts[parts["mtu"] == mtu]
+        return tuple((str(pod), float(kw)) for pod, kw in own.groupby("pod")["change_kw"].sum().items())
+
+    def _worst_percent(self, mtu: int, element: str) -> float:
+        """Where the schedule takes an element, of the limit that it breaks most; NaN where no need was found."""
+        needs, place = self._run.needs, element.partition("@")[0]
+        rows = needs[needs["mtu"] == mtu]
+        at = rows["element"].str.partition("@")[0] if "@" in element else rows["element"].str.rpartition(".")[0]
+        percent = (100.0 * rows["worst"] / rows["limit"])[at == place].to_numpy(dtype=np.float64)
+        return float(percent[np.abs(percent - 100.0).argmax()]) if percent.size else float("nan")
 
     def _moved(self, mtu: int, step: int) -> tuple[str, ...]:
         """Controls that are not where they were at the gate, or where the operator ordered its measures there to be."""

@@ -15,6 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from cosim.clock import parse_duration_s
+from cosim.coordination.catalogue import scheme_of
+from cosim.coordination.in_run import LOOP
+from cosim.coordination.scheme import Scheme, Stage
 from cosim.domain.frames import Floats, Ints
 from cosim.domain.site import site_sums
 from cosim.report.causes import LEAST_EXCESS, PodErrors
@@ -64,10 +67,47 @@ class MarketRun:
         self.mtu_s = float(parse_duration_s(reading.scenario["mtu"])) if "mtu" in reading.scenario else reading.step_s
         self.steps_per_mtu = max(1, round(self.mtu_s / reading.step_s)) if reading.step_s > 0.0 else 1
         self.n_mtu = -(-reading.steps // self.steps_per_mtu)
-        self.needs, self.awards = self._table("dso/needs"), self._table("market/awards")
-        self.unsolved, self.activations = self._table("market/unsolved"), self._table("aggregator/activations")
+        self.needs, self.activations = self.table("dso/needs"), self.table("aggregator/activations")
 
-    def _table(self, path: str) -> pd.DataFrame:
+    @cached_property
+    def scheme(self) -> Scheme | None:
+        """The scheme of coordination, None for a local market alone."""
+        tree = self.reading.json("scheme")
+        return None if tree is None else scheme_of(tree)
+
+    @cached_property
+    def all_awards(self) -> pd.DataFrame:
+        """Awards of the market, or of all parties of a scheme: with ``seller``, ``buyer``, ``direction``,
+        ``quantity_kw`` (below zero: given back) and prices; of a scheme also ``stage`` and ``area``."""
+        return self.table("market/awards") if self.scheme is None else self.of_parties("awards")
+
+    @cached_property
+    def awards(self) -> pd.DataFrame:
+        """Those of resources at the feeder."""
+        found = self.all_awards
+        return found[found["area"] != ""] if "area" in found else found
+
+    @cached_property
+    def unsolved(self) -> pd.DataFrame:
+        """Limits of the feeder that plans do not keep: with ``kind``, ``element``, ``excess``, ``limit``. Of a scheme
+        what the last stage leaves that is to meet them."""
+        if self.scheme is None:
+            return self.table("market/unsolved")
+        found = self.of_parties("unmet")
+        last = _last_to_meet(self.scheme)
+        if found.empty or last is None:
+            return found.iloc[:0]
+        area, _, element = (found["element"].str.partition("/")[k] for k in range(3))
+        own = found.assign(element=element, limit=found["limit"].astype(np.float64))
+        return own[(area != "") & (element != "") & (found["stage"] == last)]
+
+    def of_parties(self, name: str) -> pd.DataFrame:
+        """A table of all parties that clear stages, with the index ``mtu``, and ``party``: the simulator."""
+        tables = [self.table(f"{party}/{name}").assign(party=party) for party in LOOP]
+        there = [table for table in tables if len(table)]
+        return pd.concat(there, ignore_index=True) if there else tables[0]
+
+    def table(self, path: str) -> pd.DataFrame:
         """A table of events with the index ``mtu`` of each row's MTU, of those of which a step was recorded."""
         found = self.reading.table(path)
         table = pd.DataFrame({"t_s": np.empty(0)}) if found is None else found
@@ -115,12 +155,23 @@ class MarketRun:
         return self._violations(WITHOUT) if self.reading.compared else None
 
     def _violations(self, simulator: str) -> pd.DataFrame:
-        table = self._table(f"{simulator}/violations")
+        table = self.table(f"{simulator}/violations")
         if table.empty:
             return table.assign(excess_percent=np.empty(0))
         share = table["excess"] / table["limit"].where(table["quantity"] == "i_a", 1.0)
         table = table.assign(excess_percent=100.0 * table["excess"] / table["limit"])
         return table[share > table["quantity"].map(LEAST_EXCESS)]
+
+    @cached_property
+    def unseen(self) -> pd.DataFrame:
+        """What resources of the feeder were to deliver of awards of stages that do not know its network: ``mtu``,
+        ``pod`` and ``change_kw`` (consumption > 0)."""
+        stages = [] if self.scheme is None else [n for n, stage in self.scheme.stages.items() if buys_unseen(stage)]
+        parts = self.table("aggregator/splits") if stages else pd.DataFrame()
+        if parts.empty:
+            return pd.DataFrame({"mtu": np.empty(0, np.int64), "pod": np.empty(0, object), "change_kw": np.empty(0)})
+        found = parts[parts["stage"].isin(stages)]
+        return found.assign(change_kw=found["quantity_kw"].where(found["direction"] == "down", -found["quantity_kw"]))
 
     @cached_property
     def left_by_plan(self) -> pd.DataFrame:
@@ -266,8 +317,29 @@ def worst_percent(violations: pd.DataFrame) -> float:
 
 def market_run(reading: Reading) -> MarketRun | None:
     """The market of a run; None for a run without one, or without a step."""
-    there = reading.steps > 0 and reading.has("market/session/cost_eur")
+    there = reading.steps > 0 and (reading.has("market/session/cost_eur") or reading.json("scheme") is not None)
     return reading.once(MarketRun) if there else None
+
+
+def sees_feeder(stage: Stage) -> bool:
+    """Whether a stage that buys knows the network of the feeder."""
+    return stage.awards and "D" in stage.network
+
+
+def buys_unseen(stage: Stage) -> bool:
+    """Whether a stage buys resources of the feeder as they are without its network."""
+    return stage.awards and stage.lock and "D" in stage.resources and "D" not in stage.network and stage.admit == "raw"
+
+
+def _last_to_meet(scheme: Scheme) -> str | None:
+    """The last stage that is to keep the limits of the feeder, not only to leave them no worse."""
+    stages = [name for name, stage in scheme.stages.items() if sees_feeder(stage) and stage.limits == "meet"]
+    return stages[-1] if stages else None
+
+
+def keeps_limits(scheme: Scheme | None) -> bool:
+    """Whether anybody buys to keep the limits of the feeder."""
+    return scheme is None or _last_to_meet(scheme) is not None
 
 
 def _resource_of(bid: str) -> str:

@@ -63,8 +63,12 @@ def orders_of(rows: Iterable[Row], offered: Sequence[Offered], names: Names) -> 
     """The FlexOrders of awards given as rows: t_s, bid, seller, direction, quantity_kw, price_eur_per_kwh, gate_s; and
     the energy that the awards of each come to [kWh]. Awards of one offer to several buyers are one order.
 
-    Raises BidError for awards of what was not offered, or more of it than was.
+    Raises BidError for awards that are no numbers, or of what was not offered, or more of it than was.
     """
+    rows = tuple(rows)
+    lacking = [fault for row in rows for fault in _not_numbers(row, ("quantity_kw", "price_eur_per_kwh"))]
+    if lacking:
+        raise BidError(lacking)
     by_mtu: dict[tuple[Place, int], list[Offered]] = defaultdict(list)
     for offer in offered:
         for row in offer.rows:
@@ -130,9 +134,7 @@ def bids_from(
 def _unfit(place: Place, rows: Sequence[Row], names: Names) -> Iterator[Fault]:
     key = place[2]
     for row in rows:
-        for column in ("quantity_kw", "price_eur_per_kwh", "min_accept"):
-            if not math.isfinite(row.get(column, 0.0)):
-                yield Fault("is no number", key=key, value=f"{column} {row[column]}")
+        yield from _not_numbers(row, ("quantity_kw", "price_eur_per_kwh", "min_accept"))
         if (int(row["t_s"])) % names.mtu_s:
             yield Fault("begins within an ISP", key=key, value=f"{row['t_s']} s")
         if row["direction"] not in _DIRECTIONS:
@@ -150,6 +152,12 @@ def _unfit(place: Place, rows: Sequence[Row], names: Names) -> Iterator[Fault]:
             yield Fault("is a block of several prices", key=key)
         if len({names.isps(t_s).day for t_s in mtus}) > 1:
             yield Fault("is a block of several days, which no offer can say", key=key)
+
+
+def _not_numbers(row: Row, columns: Sequence[str]) -> Iterator[Fault]:
+    for column in columns:
+        if not math.isfinite(row.get(column, 0.0)):
+            yield Fault("is no number", key=str(row["bid"]), value=f"{column} {row[column]}")
 
 
 def _offers(place: Place, rows: Sequence[Row], names: Names, requests: Sequence[Element]) -> Iterator[Offered]:

@@ -14,6 +14,7 @@ import mosaik
 import numpy as np
 import tqdm
 from loguru import logger
+from mosaik.exceptions import SimulationError
 from mosaik.starters import PythonStarter, Starter
 
 from cosim.case import Case
@@ -28,6 +29,7 @@ from cosim.world.guard import GuardedStarter, Stopwatch
 from cosim.world.process import ProcessStarter
 
 OWN_TIMEOUT_S = 600.0
+_ANSWERS = 100
 _NEVER_S = 1e9  # guards have time limits of their own; mosaik's would end the whole process
 
 
@@ -66,20 +68,30 @@ def run_world(
         last = step
         on_step(step)
 
-    with _world() as world:
+    with _world(max(_ANSWERS, 0 if case.scheme is None else 1 + case.scheme.most_clearings)) as world:
         composer = _Composer(world, case, connections, thresholds_kw, stopwatch)
         composer.start_all()
         composer.connect_all()
         composer.record(writer, count)
         writer.start()
-        with _no_task_left(world.loop):
+        with _no_task_left(world.loop), _own_error():
             world.run(until=case.clock.until_s, print_progress=False)
     if last != case.clock.steps - 1:
         raise SimulatorError(f"the run ended after step {last} of {case.clock.steps - 1} without an error")
 
 
 @contextmanager
-def _world() -> Iterator[mosaik.World]:
+def _own_error() -> Iterator[None]:
+    """mosaik's own error, such as of simulators that answer each other for ever, as ours."""
+    try:
+        yield
+    except SimulationError as error:
+        raise SimulatorError(str(error)) from error
+
+
+@contextmanager
+def _world(answers: int) -> Iterator[mosaik.World]:
+    """``answers``: so often simulators may answer each other within a step."""
     logger.disable("mosaik")
     tqdm.tqdm.monitor_interval = 0  # mosaik's hidden progress bars would keep a thread
     try:
@@ -89,6 +101,7 @@ def _world() -> Iterator[mosaik.World]:
             cache=False,
             skip_greetings=True,
             configure_logging=False,
+            max_loop_iterations=answers,
         ) as world:
             yield world
     finally:

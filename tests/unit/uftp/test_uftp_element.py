@@ -55,7 +55,10 @@ def test_every_kind_of_message_is_recorded():
         (REQUEST, 'ISP-Duration="PT15M"', 'ISP-Duration="PT15"', "FlexRequest/@ISP-Duration"),
         (REQUEST, 'ISP-Duration="PT15M"', 'ISP-Duration="PT2000M"', "FlexRequest/@ISP-Duration"),
         (REQUEST, 'Period="2024-03-30"', 'Period="2024-02-30"', "FlexRequest/@Period"),
+        (REQUEST, 'Period="2024-03-30"', 'Period="2024-03-30Z"', "FlexRequest/@Period"),
+        (OFFER, 'Price="0.3750"', 'Price="1e3"', "FlexOffer/OfferOption[1]/@Price"),
         (REQUEST, 'TimeStamp="2024-03-30T22:30:00Z"', 'TimeStamp="2024-03-30T22:15:00"', "FlexRequest/@TimeStamp"),
+        (REQUEST, 'TimeStamp="2024-03-30T22:30:00Z"', 'TimeStamp="2024-03-30T24:00:00Z"', "FlexRequest/@TimeStamp"),
         (
             REQUEST,
             'TimeStamp="2024-03-30T22:30:00Z"',
@@ -158,6 +161,18 @@ def test_what_is_left_out_counts_as_its_default():
     assert read(REQUEST.encode()).get("ContractID") is None
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_yes_and_no(text, value):
+    status = f'<FlexOrderStatus FlexOrderMessageID="{"0" * 8}-0000-0000-0000-{"0" * 12}" IsValidated="{text}"/>'
+    answered = (RECORDED / "02-D-PrognosisResponse.xml").read_text().replace("/>", f">{status}</D-PrognosisResponse>")
+    one = read(answered.encode())
+    assert one.children[0]["IsValidated"] is value
+    assert read(write(one)) == one
+    assert [fault.value for fault in faults_of(answered.replace(f'IsValidated="{text}"', 'IsValidated="yes"'))] == [
+        "yes"
+    ]
+
+
 def test_instants_are_the_same_in_any_zone():
     one = read(REQUEST.replace("2024-03-30T22:30:00Z", "2024-03-30T23:30:00.5000009+01:00").encode())
     assert one["TimeStamp"] == datetime(2024, 3, 30, 22, 30, 0, 500_000, tzinfo=UTC)
@@ -171,7 +186,8 @@ def test_text_of_any_kind_survives():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("Price", 0.1), ("Price", Decimal("0.00001")), ("OptionReference", "\x00"), ("Other", 1)]
+    ("name", "value"),
+    [("Price", 0.1), ("Price", "1"), ("Price", Decimal("0.00001")), ("OptionReference", "\x00"), ("Other", 1)],
 )
 def test_what_would_not_be_read_back_is_not_written(name, value):
     one = read(OFFER.encode())

@@ -128,6 +128,7 @@ def test_an_award_takes_the_cheap_step_first():
 @pytest.mark.parametrize(
     ("award", "problem"),
     [
+        (row(price_eur_per_kwh=float("inf")), "b: is no number; got price_eur_per_kwh inf"),
         (row(quantity_kw=20.0), "b: was awarded more than it offers; got 7.5 kW more"),
         (row(bid="c"), "c: was awarded more"),
     ],

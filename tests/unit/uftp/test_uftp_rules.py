@@ -139,8 +139,8 @@ def test_what_our_records_give_breaks_no_rule():
         ("25-FlexOrder.xml", 'Currency="EUR"', 'Currency="DKK"', "FlexOrder/@Currency", "is not that of the offer"),
         (
             "19-FlexOffer.xml",
-            'Duration="2"',
-            'Duration="1"',
+            'Start="1"',
+            'Start="3"',
             "FlexOffer/OfferOption/ISP",
             "has no ISP of its request",
         ),
@@ -173,18 +173,18 @@ def test_orders_are_what_was_offered(tmp_path, file, old, new, key, problem):
 
 
 def test_references_and_identities(tmp_path):
-    for name in ("17-FlexOffer.xml", "25-FlexOrder.xml"):
+    for name in ("15-FlexOffer.xml", "23-FlexOrder.xml"):
         shutil.copy(RECORDED / name, tmp_path)
-    assert read_exchange(tmp_path).keys() == {"17-FlexOffer.xml", "25-FlexOrder.xml"}
-    shutil.copy(RECORDED / "25-FlexOrder.xml", tmp_path / "99-again.xml")
-    (tmp_path / "17-FlexOffer.xml").unlink()
+    assert read_exchange(tmp_path).keys() == {"15-FlexOffer.xml", "23-FlexOrder.xml"}
+    shutil.copy(RECORDED / "23-FlexOrder.xml", tmp_path / "99-again.xml")
+    (tmp_path / "15-FlexOffer.xml").unlink()
     with pytest.raises(BidError) as caught:
         read_exchange(tmp_path)
     assert [(fault.file, fault.key, fault.problem) for fault in caught.value.faults] == [
-        ("99-again.xml", "FlexOrder/@MessageID", "is that of 25-FlexOrder.xml"),
-        ("25-FlexOrder.xml", "FlexOrder/@FlexOfferMessageID", "no FlexOffer here has this identity"),
+        ("99-again.xml", "FlexOrder/@MessageID", "is that of 23-FlexOrder.xml"),
+        ("23-FlexOrder.xml", "FlexOrder/@FlexOfferMessageID", "no FlexOffer here has this identity"),
         ("99-again.xml", "FlexOrder/@FlexOfferMessageID", "no FlexOffer here has this identity"),
-        ("99-again.xml", "FlexOrder/@FlexOfferMessageID", "its offer is ordered by 25-FlexOrder.xml already"),
+        ("99-again.xml", "FlexOrder/@FlexOfferMessageID", "its offer is ordered by 23-FlexOrder.xml already"),
     ]
 
 

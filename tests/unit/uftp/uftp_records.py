@@ -102,7 +102,7 @@ def settlement() -> Element:
 
 def exchange() -> dict[str, Element]:
     """One message of every kind and more, by file name."""
-    need = Need("feeder", "dso", 2_700, (12.5, 0.0, -4.0))
+    need = Need("feeder", "dso", 2_700, (12.5, -2.0, 4.0))
     requests = flex_requests(need, "AGG_1", NAMES, GATE_S)
     offered = offers_of(ROWS, NAMES, requests)
     orders = orders_of(AWARDS, offered, NAMES)

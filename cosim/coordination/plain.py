@@ -14,10 +14,11 @@ import numpy as np
 
 def to_plain(value: Any) -> Any:
     """``value`` as mappings, lists and scalars; arrays stay as they are."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        value = value._asdict()
+    kind: Any = type(value)
+    if kind in _AS_IT_IS:
+        return value
+    if (names := _parts(kind)) is not None:
+        return {name: to_plain(getattr(value, name)) for name in names}
     if isinstance(value, Mapping):
         return {key: to_plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple | list):
@@ -25,6 +26,17 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return value.item() if isinstance(value, np.generic) else value
+
+
+_AS_IT_IS = frozenset({str, float, int, bool, type(None), np.ndarray})
+
+
+@cache
+def _parts(kind: Any) -> tuple[str, ...] | None:
+    """Names of the fields of dataclasses and named tuples."""
+    if dataclasses.is_dataclass(kind):
+        return tuple(field.name for field in dataclasses.fields(kind))
+    return tuple(kind._fields) if issubclass(kind, tuple) and hasattr(kind, "_fields") else None
 
 
 def from_plain(kind: Any, plain: Any) -> Any:

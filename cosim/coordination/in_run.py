@@ -36,8 +36,8 @@ def parties_in_run(scheme: Scheme, area: str) -> dict[str, str]:
 
 
 def hearers(scheme: Scheme, simulator: str, parties: Mapping[str, str]) -> tuple[str, ...]:
-    """Simulators whose parties that of a ``simulator`` may tell something; those who sell left out, which hear of awards
-    alone."""
+    """Simulators whose parties that of a ``simulator`` may tell something; those who sell left out, which hear of
+    awards alone."""
     own = parties[simulator]
     roles = {flow.receiver for flow in flows(scheme) if flow.sender == role_of(own)} - {"AGG"}
     return tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from enum import Enum
@@ -13,8 +14,11 @@ import numpy as np
 
 
 def to_plain(value: Any) -> Any:
-    """``value`` as mappings, lists and scalars; arrays stay as they are."""
+    """``value`` as mappings, lists and scalars that JSON knows, so that what is not finite is a text; arrays stay as
+    they are."""
     kind: Any = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else str(value)
     if kind in _AS_IT_IS:
         return value
     if (names := _parts(kind)) is not None:
@@ -25,10 +29,10 @@ def to_plain(value: Any) -> Any:
         return [to_plain(entry) for entry in value]
     if isinstance(value, Enum):
         return value.value
-    return value.item() if isinstance(value, np.generic) else value
+    return to_plain(value.item()) if isinstance(value, np.generic) else value
 
 
-_AS_IT_IS = frozenset({str, float, int, bool, type(None), np.ndarray})
+_AS_IT_IS = frozenset({str, int, bool, type(None), np.ndarray})
 
 
 @cache
@@ -44,6 +48,8 @@ def from_plain(kind: Any, plain: Any) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if plain is None or kind is Any:
         return plain
+    if kind is float:
+        return float(plain)
     if origin in (Union, types.UnionType):
         (inner,) = (each for each in arguments if each is not type(None))
         return from_plain(inner, plain)

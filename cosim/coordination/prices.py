@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,32 +31,56 @@ def asked_eur_per_h(bid: Bid, kw: float) -> float:
     return total
 
 
-def bought_by(stage: Stage, problem: Problem, clearing: Clearing) -> dict[str, Bought]:
+@dataclass(frozen=True)
+class Plan:
+    """What a stage takes of each bid [kW]; the clearing that found it, None where none was needed, and so are no prices
+    but those asked: 1 kWh more at the head is then worth ``worth_eur_per_kwh``."""
+
+    kw: Mapping[str, float]
+    clearing: Clearing | None
+    worth_eur_per_kwh: float = 0.0
+
+    @property
+    def prices(self) -> Clearing:
+        """Raises ValueError where a stage has to know more than prices asked."""
+        if self.clearing is None:
+            raise ValueError("a plan in the order of prices has no other prices")
+        return self.clearing
+
+    def unit_prices(self, stage: Stage) -> Mapping[str, float] | None:
+        """By bid [EUR/kWh], None if each is paid what it asks."""
+        if stage.pricing == "pay_as_bid":
+            return None
+        found = unit_prices(self.prices, stage.pricing)[0].tolist()
+        return dict(zip((bid.id for bid in self.prices.bids), found, strict=True))
+
+
+def bought_by(stage: Stage, problem: Problem, plan: Plan) -> dict[str, Bought]:
     """Of every bid of the book what changed against what was awarded before."""
-    index = {bid.id: b for b, bid in enumerate(clearing.bids)}
-    rule = unit_prices(clearing, stage.pricing)[0] if stage.pricing != "pay_as_bid" else None
-    shares = _shares(stage, problem, clearing)
+    rule = plan.unit_prices(stage)
+    shares = _shares(stage, problem, plan)
     found = {}
     for each in problem.book:
-        kw = float(clearing.awarded_kw[0, index[each.bid.id]])
+        kw = plan.kw[each.bid.id]
         change = kw - each.locked_kw
         if abs(change) > SMALL_KW:
             asked = (asked_eur_per_h(each.bid, kw) - asked_eur_per_h(each.bid, each.locked_kw)) / change
-            price = asked if rule is None or change < 0.0 else float(rule[index[each.bid.id]])
+            price = asked if rule is None or change < 0.0 else rule[each.bid.id]
             found[each.bid.id] = Bought(change, price, asked, shares[each.bid.id])
     return found
 
 
-def _shares(stage: Stage, problem: Problem, clearing: Clearing) -> Mapping[str, Mapping[str, float]]:
+def _shares(stage: Stage, problem: Problem, plan: Plan) -> Mapping[str, Mapping[str, float]]:
     """Which share of each bid every buyer pays: a DSO what it is worth to the limits of its area, the TSO the rest. A
     single buyer pays all; of a DSO whose area is the bid's."""
-    ids = [bid.id for bid in clearing.bids]
+    ids = [bid.id for bid in problem.case.bids]
     places = _areas(problem)
     payers = [buyer for buyer in stage.buyers if buyer != "BRP"]
     if "TSO" not in payers:
         return {bid: {f"DSO:{places.get(bid, '')}": 1.0} for bid in ids}
     if "DSO" not in payers:
         return {bid: {"TSO": 1.0} for bid in ids}
+    clearing = plan.prices
     total = location_prices(clearing)[0]
     elements = dict.fromkeys(tag.element for tag in clearing.program.rows.tags if tag.priced and area_of(tag.element))
     worth: dict[str, Floats] = {}
@@ -81,11 +106,14 @@ def _areas(problem: Problem) -> dict[str, str]:
     return {each.bid.id: area_of(resources[each.bid.members[0]].pod) for each in problem.book}
 
 
-def value_of_export(problem: Problem, clearing: Clearing, pods: Mapping[str, str]) -> dict[str, float]:
+def value_of_export(problem: Problem, plan: Plan, pods: Mapping[str, str]) -> dict[str, float]:
     """What 1 kWh more of injection at PODs is worth there [EUR/kWh], by the names given to them: the price of every
     row times what it does to it."""
     rows, h = problem.grid.rows, problem.case.mtu_h
     index = {name: rows.pods.index(pod) for name, pod in pods.items()}
+    if plan.clearing is None:
+        return {name: plan.worth_eur_per_kwh * float(rows.head_by_p[k]) for name, k in index.items()}
+    clearing = plan.clearing
     found = dict.fromkeys(pods, 0.0)
     for tag, dual in zip(clearing.program.rows.tags, clearing.solution.row_dual.tolist(), strict=True):
         if tag.kind == _INTERFACE_ROW:
@@ -102,14 +130,13 @@ def value_of_export(problem: Problem, clearing: Clearing, pods: Mapping[str, str
     return found
 
 
-def paid_on_curves(stage: Stage, problem: Problem, clearing: Clearing) -> dict[str, tuple[float, float]]:
+def paid_on_curves(stage: Stage, problem: Problem, plan: Plan) -> dict[str, tuple[float, float]]:
     """By area: change of export bought on its curve [kW, kvar] and what is paid for it [EUR]."""
     found: dict[str, tuple[float, float]] = {curve.area: (0.0, 0.0) for curve, _ in problem.curves.values()}
-    index = {bid.id: b for b, bid in enumerate(clearing.bids)}
-    rule = unit_prices(clearing, stage.pricing)[0] if stage.pricing != "pay_as_bid" else None
+    rule = plan.unit_prices(stage)
     for name, (curve, bid) in problem.curves.items():
-        kw = float(clearing.awarded_kw[0, index[name]])
-        eur_per_h = asked_eur_per_h(bid, kw) if rule is None else float(rule[index[name]]) * kw
+        kw = plan.kw[name]
+        eur_per_h = asked_eur_per_h(bid, kw) if rule is None else rule[name] * kw
         before_kw, before_eur = found[curve.area]
         found[curve.area] = before_kw - float(bid.direction.delta_p_kw(kw)), before_eur + eur_per_h * problem.case.mtu_h
     return found

@@ -18,6 +18,8 @@ Generated from `cosim/coordination/` by `python -m cosim.coordination.reference 
     cosim clear scenarios/cases/t1_ring.yaml --scheme smartnet_local --need-mw 5
     cosim schemes
 
+[compare_schemes.md](compare_schemes.md) compares all of them on the same week of a feeder.
+
 A *case* is one market time unit of one system: transmission, areas of distribution below it, resources and their
 offers. A *scheme* says who clears what, with what, in which order, and what crosses between the parties. A file added
 to `cosim/coordination/schemes/`, or given by its path, is a scheme; none is known to the code by name. Both kinds of

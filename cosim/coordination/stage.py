@@ -6,9 +6,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 from cosim.coordination.grid import COUNTERPART, area_of
+from cosim.coordination.merit_order import by_merit
 from cosim.coordination.messages import AreaCurve
 from cosim.coordination.outcome import StageOutcome, Unmet, merged
-from cosim.coordination.prices import bought_by, paid_on_curves, value_of_export
+from cosim.coordination.prices import Plan, asked_eur_per_h, bought_by, paid_on_curves, value_of_export
 from cosim.coordination.problem import LONG, SHORT, Problem, effect_on_import, problem_of
 from cosim.coordination.safe_box import bid_caps
 from cosim.coordination.scheme import CURVES, Balance, Stage
@@ -20,7 +21,6 @@ from cosim.market.case import HOLD, ClearingCase
 from cosim.market.clearing import clear
 from cosim.market.flexible_range import SupplyCurve, supply_curve
 from cosim.market.highs import Highs
-from cosim.market.outcome import Clearing
 from cosim.market.pricing import location_prices
 from cosim.market.program import Solver
 
@@ -61,31 +61,48 @@ def _cleared(
     name: str, stage: Stage, now: Situation, area: str | None, balance: Balance, solver: Solver
 ) -> StageOutcome:
     problem = problem_of(stage, now, area, balance)
-    clearing = clear(problem.case, solver)
-    unmet = _unmet(problem, now, clearing) if stage.limits == "meet" else ()
-    kw = dict(zip((bid.id for bid in clearing.bids), clearing.awarded_kw[0].tolist(), strict=True))
-    bought = bought_by(stage, problem, clearing)
+    plan = _plan(stage, problem, solver)
+    unmet = _unmet(now, plan) if stage.limits == "meet" else ()
+    bought = bought_by(stage, problem, plan)
     pods = {area: COUNTERPART} if area is not None else dict(now.interfaces)
     return StageOutcome(
         stage=name,
         bought=bought,
-        on_curve=paid_on_curves(stage, problem, clearing),
+        on_curve=paid_on_curves(stage, problem, plan),
         export_kw=_exports(problem, now, area, {bid: each.kw for bid, each in bought.items()}),
-        shortage_kw=_small(kw.get(SHORT, 0.0) - kw.get(LONG, 0.0)),
-        demands=_demands(problem, clearing, kw),
+        shortage_kw=_small(plan.kw.get(SHORT, 0.0) - plan.kw.get(LONG, 0.0)),
+        demands=_demands(problem, plan),
         unmet=unmet,
         reason=_conflict(problem.case, balance, solver) if unmet else "",
         excluded={each.bid.id: each.reason for each in problem.book if each.reason},
-        objective_eur=clearing.objective_eur,
-        interface_eur_per_kwh=value_of_export(problem, clearing, pods),
+        objective_eur=_objective_eur(problem, plan),
+        interface_eur_per_kwh=value_of_export(problem, plan, pods),
     )
+
+
+def _plan(stage: Stage, problem: Problem, solver: Solver) -> Plan:
+    """What is least cost: in the order of prices where that is enough, else by a linear program."""
+    merit = by_merit(stage, problem)
+    if merit is not None:
+        return Plan(merit.kw, None, merit.worth_eur_per_kwh)
+    clearing = clear(problem.case, solver)
+    kw = zip((bid.id for bid in clearing.bids), clearing.awarded_kw[0].tolist(), strict=True)
+    return Plan(dict(kw), clearing)
+
+
+def _objective_eur(problem: Problem, plan: Plan) -> float:
+    if plan.clearing is not None:
+        return plan.clearing.objective_eur
+    return sum(asked_eur_per_h(bid, plan.kw[bid.id]) for bid in problem.case.bids) * problem.case.mtu_h
 
 
 def _small(kw: float) -> float:
     return kw if abs(kw) > SMALL_KW else 0.0
 
 
-def _unmet(problem: Problem, now: Situation, clearing: Clearing) -> tuple[Unmet, ...]:
+def _unmet(now: Situation, plan: Plan) -> tuple[Unmet, ...]:
+    if plan.clearing is None:
+        return ()
     units = {name: area.grid.unit for name, area in now.areas.items()}
     if now.transmission is not None:
         units[""] = now.transmission.unit
@@ -97,7 +114,7 @@ def _unmet(problem: Problem, now: Situation, clearing: Clearing) -> tuple[Unmet,
             units.get(area_of(each.element), "kW") if each.unit == "A" else each.unit,
             each.limit,
         )
-        for each in clearing.unsolved
+        for each in plan.clearing.unsolved
     )
 
 
@@ -123,21 +140,25 @@ def _exports(problem: Problem, now: Situation, area: str | None, kw: dict[str, f
     return changed
 
 
-def _demands(problem: Problem, clearing: Clearing, kw: dict[str, float]) -> dict[str, tuple[float, float]]:
+def _demands(problem: Problem, plan: Plan) -> dict[str, tuple[float, float]]:
     """BRPs pay what their purchase is worth where it is bought: no more than they offered."""
-    index = {bid.id: b for b, bid in enumerate(clearing.bids)}
-    prices = location_prices(clearing)[0] if problem.demands else None
-    found = {}
-    for need, bid in problem.demands.items():
-        price = 0.0 if prices is None else float(prices[index[bid.id]])
-        found[need] = float(bid.direction.delta_p_kw(kw[bid.id])), -price * kw[bid.id] * problem.case.mtu_h
-    return found
+    if not problem.demands:
+        return {}
+    prices = location_prices(plan.prices)[0].tolist()
+    price = dict(zip((bid.id for bid in plan.prices.bids), prices, strict=True))
+    return {
+        need: (
+            float(bid.direction.delta_p_kw(plan.kw[bid.id])),
+            -price[bid.id] * plan.kw[bid.id] * problem.case.mtu_h,
+        )
+        for need, bid in problem.demands.items()
+    }
 
 
 def _curve(name: str, stage: Stage, now: Situation, area: str, solver: Solver) -> StageOutcome:
     """Least cost of every export that the network allows, from the least of all on to either side."""
     problem = problem_of(stage, now, area, "none")
-    unmet = _unmet(problem, now, clear(problem.case, solver)) if stage.limits == "meet" else ()
+    unmet = _unmet(now, Plan({}, clear(problem.case, solver))) if stage.limits == "meet" else ()
     curve = supply_curve(problem.case, solver)
     up = _steps(curve, curve.local_kw, 1.0) if stage.objective != "max_down" else ()
     down = _steps(curve, curve.local_kw, -1.0) if stage.objective != "max_up" else ()

@@ -9,10 +9,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from random_coordination import random_system
 
+from cosim.coordination import stage as stage_room
 from cosim.coordination.catalogue import load_scheme, shipped
 from cosim.coordination.classify import grid_safe
 from cosim.coordination.coordinate import coordinate, crossed
 from cosim.coordination.grid import area_of, is_reactive
+from cosim.coordination.merit_order import by_merit
 from cosim.coordination.outcome import SHORT_KW
 from cosim.domain.market import Need
 
@@ -291,3 +293,31 @@ def test_validation_takes_no_less_than_caps_in_nearly_every_system():
             borne_out += more and picked.cost_eur <= safe.cost_eur + EUR
     assert solved >= 30
     assert borne_out >= 0.95 * solved
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=seeds, share=st.sampled_from([0.9, 1.5, 3.0]), ac=st.booleans(), half_band=st.sampled_from([0.0, 0.05]))
+def test_the_order_of_prices_is_the_least_cost(name, seed, share, ac, half_band):
+    """Where no limit is near a stage does without a linear program: the same awards, at the same worth of export."""
+    case = priced(random_system(seed, share=share, areas=1 + seed % 2, ac=ac, half_band=half_band))
+    found = coordinate(case, SCHEMES[name])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage_room, "by_merit", lambda stage, problem: None)
+        program = coordinate(case, SCHEMES[name])
+    assert found.dispatch_kw == pytest.approx(program.dispatch_kw, abs=1e-5)
+    assert found.cost_eur == pytest.approx(program.cost_eur, abs=EUR)
+    assert found.unsolved == program.unsolved
+    for (_, one), (_, other) in zip(found.outcomes, program.outcomes, strict=True):
+        assert one.objective_eur == pytest.approx(other.objective_eur, abs=1e-4)
+        assert one.export_kw == pytest.approx(other.export_kw, abs=1e-4)
+
+
+def test_stages_do_without_a_program_when_they_can():
+    """Most do in systems with wide limits."""
+    plans = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage_room, "by_merit", lambda stage, problem: plans.append(by_merit(stage, problem)) or plans[-1])
+        for seed in range(10):
+            coordinate(random_system(seed, share=3.0), SCHEMES["it_dso_priority"])
+    assert sum(plan is not None for plan in plans) >= 16

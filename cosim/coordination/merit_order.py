@@ -1,0 +1,151 @@
+"""A stage without a linear program, where no limit is near: bids in the order of prices until the balance is met.
+
+What is found is the plan of least cost, and the only one: where bids of one price could replace each other, or a
+quantity of a network comes close to its limit with the worst forecast errors, there is no answer here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from cosim.coordination.problem import Problem, effect_on_import
+from cosim.coordination.scheme import Stage
+from cosim.coordination.situation import SMALL_KW
+from cosim.domain.frames import Floats
+from cosim.domain.market import Bid
+from cosim.market.uncertainty import Protection
+
+_ALIKE_EUR_PER_KWH: Final = 1e-9  # prices of which none is clearly the lower
+_NEAR: Final = 0.995  # of a limit
+
+
+class Merit(NamedTuple):
+    """kW by bid, and what 1 kWh more at the head is worth [EUR/kWh]."""
+
+    kw: dict[str, float]
+    worth_eur_per_kwh: float
+
+
+class _Step(NamedTuple):
+    """A piece of a bid: used from a worth of export on, or, of a bid that lowers it, up to a worth."""
+
+    bid: str
+    kw: float
+    effect: float  # on export, per kW
+    at: float
+
+
+def by_merit(stage: Stage, problem: Problem) -> Merit | None:
+    """The plan of a stage, None where only a linear program can tell."""
+    case = problem.case
+    if not _simple(stage, problem):
+        return None
+    low = {bid.id: case.locked.get(bid.id, (0.0,))[0] for bid in case.bids}
+    effect = {bid.id: -effect_on_import(bid, case.resources, problem.grid.rows) for bid in case.bids}
+    steps = [step for bid in case.bids for step in _steps(bid, low[bid.id], effect[bid.id])]
+    begin_kw = sum(effect[name] * kw for name, kw in low.items())
+    found = _idle(steps) if case.settings.interface_kw is None else _balanced(steps, -_target_kw(problem) - begin_kw)
+    if found is None:
+        return None
+    taken, worth = found
+    kw = dict(low)
+    for step, used in zip(steps, taken.tolist(), strict=True):
+        kw[step.bid] += used
+    return None if _near_a_limit(problem, kw) else Merit(kw, worth)
+
+
+def _simple(stage: Stage, problem: Problem) -> bool:
+    """Whether bids are divisible pieces, each paid what it asks by one buyer, and the balance is one number or free."""
+    case = problem.case
+    interface = case.settings.interface_kw
+    return (
+        stage.objective == "least_cost"
+        and stage.pricing == "pay_as_bid"
+        and len(set(stage.buyers) - {"BRP"}) < 2
+        and stage.reversal != "buy_back"
+        and not (problem.demands or case.joint_limits or case.couplings or case.needs)
+        and all(bid.min_accept == 0.0 and not (bid.exclusive_group or bid.parent) for bid in case.bids)
+        and (interface is None or interface[0] == interface[1])
+    )
+
+
+def _target_kw(problem: Problem) -> float:
+    """Change of the import at the head that the plan has to come to."""
+    interface = problem.case.settings.interface_kw
+    assert interface is not None  # as the caller has found
+    return float(interface[0])
+
+
+def _steps(bid: Bid, low_kw: float, effect: float) -> Iterator[_Step]:
+    """What may be used of a bid on top of what was awarded before."""
+    left, room = low_kw, bid.quantity_kw[0]
+    for step in bid.steps:
+        width = min(step.quantity_kw, room)
+        used = min(left, width)
+        left, room = left - used, room - width
+        if width - used > 0.0:
+            yield _Step(bid.id, width - used, effect, step.price_eur_per_kwh / effect if effect else np.nan)
+
+
+def _idle(steps: list[_Step]) -> tuple[Floats, float] | None:
+    """Without a balance nothing is bought, unless a seller would pay for it."""
+    costs = any(step.at * step.effect < _ALIKE_EUR_PER_KWH for step in steps)
+    return None if costs else (np.zeros(len(steps)), 0.0)
+
+
+def _balanced(steps: list[_Step], export_kw: float) -> tuple[Floats, float] | None:
+    """Export rises with its worth: bids that raise it are taken one after the other, those that lower it given up."""
+    if not all(abs(step.effect) > 0.5 for step in steps):
+        return None
+    up = np.array([step.effect > 0.0 for step in steps], dtype=bool)
+    kw = np.array([step.kw for step in steps])
+    gain = kw * np.abs([step.effect for step in steps])
+    order = np.argsort([step.at for step in steps], kind="stable")
+    reached = np.cumsum(gain[order]) - gain[~up].sum()
+    last = int(np.searchsorted(reached, export_kw))
+    if last == len(order):
+        return None
+    worth = [step.at for step in steps]
+    near = [k for k in order.tolist() if abs(worth[k] - worth[order[last]]) < _ALIKE_EUR_PER_KWH]
+    if len(near) > 1:
+        return None
+    moved = np.zeros(len(steps))
+    moved[order[:last]] = 1.0
+    here = order[last]
+    moved[here] = 1.0 - (reached[last] - export_kw) / gain[here]
+    return np.where(up, moved, 1.0 - moved) * kw, worth[here]
+
+
+def _near_a_limit(problem: Problem, kw: Mapping[str, float]) -> bool:
+    """Whether some quantity of the network could come to its limit with a plan and some forecast error."""
+    rows, band = problem.grid.rows, problem.grid.uncertainty
+    if not rows.names:
+        return False
+    change = _change(problem, kw)
+    if change is None or (band is not None and band.base == "residual"):
+        return True
+    size, n = np.abs(rows.at(*change)), len(rows.conductors)
+    reach = np.zeros(len(size)) if band is None else Protection(rows, band).reach(ceiling=True)
+    over = size + reach > _NEAR * np.concatenate([rows.i_max_a, rows.v_max_pu])
+    under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _NEAR
+    return bool((over | under).any())
+
+
+def _change(problem: Problem, kw: Mapping[str, float]) -> tuple[Floats, Floats] | None:
+    """What a plan changes of the consumption of PODs (n_pod,) [kW, kvar]; None if that is not known."""
+    rows, case = problem.grid.rows, problem.case
+    p_kw, q_kvar = np.zeros(len(rows.pods)), np.zeros(len(rows.pods))
+    for bid in (bid for bid in case.bids if kw[bid.id] > SMALL_KW):
+        shares = dict(bid.shares) or {bid.members[0]: 1.0}
+        if len(shares) < len(bid.members) or any(case.resources[name].delivery_risk for name in bid.members):
+            return None  # who delivers is open, or whether
+        for name, share in shares.items():
+            unit = case.resources[name]
+            k = rows.pods.index(unit.pod)
+            change_kw = float(bid.direction.delta_p_kw(share * kw[bid.id]))
+            p_kw[k] += change_kw
+            q_kvar[k] += unit.kvar_per_kw * change_kw
+    return p_kw, q_kvar

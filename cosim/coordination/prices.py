@@ -81,6 +81,7 @@ def _shares(stage: Stage, problem: Problem, plan: Plan) -> Mapping[str, Mapping[
     if "DSO" not in payers:
         return {bid: {"TSO": 1.0} for bid in ids}
     clearing = plan.prices
+    ids = [bid.id for bid in clearing.bids]  # in the order of its arrays
     total = location_prices(clearing)[0]
     elements = dict.fromkeys(tag.element for tag in clearing.program.rows.tags if tag.priced and area_of(tag.element))
     worth: dict[str, Floats] = {}

@@ -1,6 +1,7 @@
 """Co-simulation of distribution-grid flexibility.
 
-In a script: ``load_scenario`` reads a scenario, ``run`` runs it, ``open_results`` reads what it left.
+In a script: ``load_scenario`` reads a scenario, ``run`` runs it, ``open_results`` reads what it left, of one run or a
+study of many; ``resample`` and ``kpis`` make hours, days, months and key figures of it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,23 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
-    from cosim.io.results import open_results, result_hash
+    from cosim.analysis.resample import coverage, resample
+    from cosim.io.results import result_hash
+    from cosim.io.study import open_results, open_study
+    from cosim.report.kpis import kpis
     from cosim.runner import run
     from cosim.scenario.load import load_scenario
 
-__all__ = ["load_scenario", "open_results", "result_hash", "run"]
+__all__ = ["coverage", "kpis", "load_scenario", "open_results", "open_study", "resample", "result_hash", "run"]
 
 _HOMES = {
     "load_scenario": "cosim.scenario.load",
     "run": "cosim.runner",
-    "open_results": "cosim.io.results",
+    "open_results": "cosim.io.study",
+    "open_study": "cosim.io.study",
+    "resample": "cosim.analysis.resample",
+    "coverage": "cosim.analysis.resample",
+    "kpis": "cosim.report.kpis",
     "result_hash": "cosim.io.results",
 }
 

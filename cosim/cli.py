@@ -1,5 +1,5 @@
 """``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list, clear, schemes,
-uftp.
+uftp, export.
 
 Exit codes: 0 done; 1 the run or an outside service failed; 2 wrong input; 130 interrupted. A user's mistake gives one
 clear message on stderr, never a traceback. Rooms are imported by the command that needs them, so that all start fast.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cosim.analysis_cli import add_commands as add_analysis
 from cosim.coordination_cli import add_commands as add_coordination
 from cosim.uftp_cli import add_commands as add_uftp
 from cosim.errors import CosimError, Fault, InputError, ScenarioError
@@ -275,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("kind", nargs="?", choices=["feeders", "scenarios", "results", "simulators"])
     add_coordination(command)
     add_uftp(command)
+    add_analysis(command)
     return parser
 
 

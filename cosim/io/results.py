@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cosim.clock import parse_duration_s
 from cosim.errors import ResultError
 from cosim.io.disk import reason
 from cosim.io.layout import FORMAT, FORMAT_VERSION, ROWS_RECORDED, STEPS_RECORDED
@@ -42,6 +44,16 @@ def _readable(method: Callable[Concatenate[Results, P], R]) -> Callable[Concaten
             raise ResultError(f"{self.path}: cannot be read: {reason(error)}{again}") from error
 
     return guarded
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """What a model ``simulator/model`` of a file holds: element ids of each axis, and of each signal its axis, type and
+    attributes (units, long name, ...)."""
+
+    time: pd.DatetimeIndex
+    axes: Mapping[str, tuple[str, ...]]
+    signals: Mapping[str, tuple[str, np.dtype[Any], Mapping[str, Any]]]
 
 
 class Results:
@@ -78,34 +90,34 @@ class Results:
         return str(self._file.attrs["status"])
 
     @property
+    def error(self) -> str:
+        """What went wrong; empty if nothing."""
+        return str(self._file.attrs["error"])
+
+    @property
+    def has_scenario(self) -> bool:
+        return "scenario" in self._file.attrs
+
+    @property
     def scenario(self) -> dict[str, Any]:
         """The resolved scenario of the run. Raises ResultError when the file has none."""
-        text = self._file.attrs.get("scenario")
-        if text is None:
+        if not self.has_scenario:
             raise ResultError(f"{self.path}: holds no scenario; attributes: {', '.join(self._file.attrs)}")
-        scenario: dict[str, Any] = json.loads(text)
+        scenario: dict[str, Any] = json.loads(self._file.attrs["scenario"])
         return scenario
 
     @property
-    @_readable
     def time(self) -> pd.DatetimeIndex:
         """Begin of each recorded step, UTC."""
-        return self._instants(self._file["time"][: self._steps])
+        return self._time
 
-    @_readable
     def signals(self) -> tuple[str, ...]:
         """Paths ``simulator/model/attribute`` of all signals, sorted."""
-        return tuple(
-            f"{path}/{name}"
-            for path, group in self._groups("signals")
-            for name, dataset in sorted(group.items())
-            if not dataset.is_scale
-        )
+        return self._signals
 
-    @_readable
     def events(self) -> tuple[str, ...]:
         """Paths ``simulator/table`` of all event tables, sorted."""
-        return tuple(path for path, _ in self._groups("events"))
+        return self._events
 
     @_readable
     def frame(
@@ -116,7 +128,9 @@ class Results:
         elements: Sequence[str] | None = None,
     ) -> pd.DataFrame:
         """A signal as a table: a row per step in ``[start, stop)`` (UTC unless they say otherwise), a column per
-        element (all, or those named, in that order). ``attrs`` holds units, long name and the rest.
+        element (all, or those named, in that order). ``attrs`` holds units, long name and the rest of what is recorded
+        with it, its path as ``signal``, and where the scenario tells them ``step_s`` and ``utc_offset_s`` of local
+        time [s].
 
         Raises ResultError when there is no such signal or element.
         """
@@ -125,57 +139,84 @@ class Results:
         chosen = ids if elements is None else list(elements)
         unknown = [element for element in chosen if element not in ids]
         if unknown:
-            raise ResultError(f"{self.path}: {path} has no element {_suggest(unknown[0], ids)}")
-        rows = self._rows(start, stop)
+            raise ResultError(f"{self.path}: {path} has no element {suggested(unknown[0], ids)}")
+        rows = self.rows_between(start, stop)
         values = dataset[rows, :][:, [ids.index(element) for element in chosen]]
-        table = pd.DataFrame(values, index=self.time[rows], columns=pd.Index(chosen, name=_dims(dataset)[1]))
-        table.attrs.update(_described(dataset))
+        table = pd.DataFrame(values, index=self.time[rows], columns=pd.Index(chosen, name=_axis(dataset)))
+        table.attrs.update(_described(dataset) | {"signal": path.strip("/")} | self._time_base)
         return table
 
-    def series(self, path: str, start: Instant | None = None, stop: Instant | None = None) -> pd.Series[Any]:
-        """A signal that has one element, as a series over time named after the attribute."""
-        table = self.frame(path, start, stop)
+    def series(
+        self,
+        path: str,
+        start: Instant | None = None,
+        stop: Instant | None = None,
+        elements: Sequence[str] | None = None,
+    ) -> pd.Series[Any]:
+        """A signal of one element, the only one or the one named, as a series over time named after the attribute."""
+        table = self.frame(path, start, stop, elements)
         if table.shape[1] != 1:
             raise ResultError(f"{self.path}: {path} has {table.shape[1]} elements, not one: use frame({path!r})")
         series = table.iloc[:, 0].rename(path.rsplit("/", 1)[-1])
         series.attrs.update(table.attrs)
         return series
 
-    @_readable
-    def dataset(self, path: str) -> xr.Dataset:
+    def dataset(
+        self,
+        path: str,
+        start: Instant | None = None,
+        stop: Instant | None = None,
+        elements: Sequence[str] | None = None,
+    ) -> xr.Dataset:
         """All signals of a model ``simulator/model`` with their coordinates (time is UTC without zone, as xarray
-        has none). Raises ResultError when there is no such model."""
-        import xarray as xr  # costs half a second, and only notebooks need it
+        has none). Values are read when they are asked for, also after this file has been closed.
 
-        groups = dict(self._groups("signals"))
-        if path not in groups:
-            raise ResultError(f"{self.path}: no model {_suggest(path, list(groups))}")
-        coordinates: dict[str, Any] = {"time": self.time.tz_localize(None)}
-        variables = {}
-        for name, dataset in groups[path].items():
-            if dataset.is_scale:
-                continue
-            coordinates[_dims(dataset)[1]] = self._elements(dataset)
-            variables[name] = (_dims(dataset), dataset[: self._steps], _described(dataset))
-        return xr.Dataset(variables, coordinates, self.attributes)
+        Raises ResultError when there is no such model or element.
+        """
+        from cosim.io.lazy import dataset_of  # xarray costs half a second, and only notebooks need it
+
+        found = dataset_of([self.path], path, self.model(path), elements).isel(time=self.rows_between(start, stop))
+        return found.assign_attrs(self.attributes)
 
     @_readable
-    def table(self, path: str) -> pd.DataFrame:
-        """An event table ``simulator/table``, a row an event; from its column ``t_s`` a first column ``time`` (UTC).
+    def model(self, path: str) -> ModelLayout:
+        """What a model ``simulator/model`` holds, without its values. Raises ResultError when there is none."""
+        group = self._group(path, "signals", "model")
+        signals = {name: dataset for name, dataset in group.items() if not dataset.is_scale}
+        of_axis = {_axis(dataset): dataset for dataset in signals.values()}
+        return ModelLayout(
+            self.time,
+            {axis: tuple(self._elements(dataset)) for axis, dataset in of_axis.items()},
+            {name: (_axis(each), each.dtype, _described(each)) for name, each in signals.items()},
+        )
 
-        Raises ResultError when there is no such table.
+    @_readable
+    def table(self, path: str, start: Instant | None = None, stop: Instant | None = None) -> pd.DataFrame:
+        """An event table ``simulator/table``, a row an event; from its column ``t_s`` a first column ``time`` (UTC), of
+        which ``start`` and ``stop`` take those in ``[start, stop)``.
+
+        Raises ResultError when there is no such table, or it has no time to choose by.
         """
-        groups = dict(self._groups("events"))
-        if path not in groups:
-            raise ResultError(f"{self.path}: no event table {_suggest(path, list(groups))}")
-        group = groups[path]
+        group = self._group(path, "events", "event table")
         count = int(group.attrs[ROWS_RECORDED])
         columns = [str(name) for name in group.attrs["columns"]]
         table = pd.DataFrame({name: _values(group[name], slice(count)) for name in columns}, columns=columns)
         if "t_s" in columns:
             table.insert(0, "time", self._instants(table["t_s"].to_numpy()))
+        if start is not None or stop is not None:
+            table = self._between(path, table, start, stop)
         table.attrs["units"] = {n: str(group[n].attrs["units"]) for n in columns if "units" in group[n].attrs}
         return table
+
+    def rows_between(self, start: Instant | None, stop: Instant | None) -> slice:
+        """Rows of the steps that begin in ``[start, stop)``, UTC unless they say otherwise.
+
+        Raises ResultError when one is not a point in time.
+        """
+        time = self.time
+        first = 0 if start is None else int(time.searchsorted(self._utc(start)))
+        last = len(time) if stop is None else int(time.searchsorted(self._utc(stop)))
+        return slice(first, max(first, last))
 
     @_readable
     def timing(self) -> pd.DataFrame:
@@ -184,6 +225,34 @@ class Results:
         seconds = {name: values[: self._steps] for name, values in sorted(group.items()) if not values.is_scale}
         return pd.DataFrame(seconds, index=self.time)
 
+    @cached_property
+    @_readable
+    def _time(self) -> pd.DatetimeIndex:
+        return self._instants(self._file["time"][: self._steps])
+
+    @cached_property
+    @_readable
+    def _signals(self) -> tuple[str, ...]:
+        return tuple(
+            f"{path}/{name}"
+            for path, group in self._groups("signals")
+            for name, dataset in sorted(group.items())
+            if not dataset.is_scale
+        )
+
+    @cached_property
+    @_readable
+    def _events(self) -> tuple[str, ...]:
+        return tuple(path for path, _ in self._groups("events"))
+
+    @cached_property
+    def _time_base(self) -> dict[str, float]:
+        """Length of a step and local time less UTC [s], as far as the scenario tells them."""
+        scenario = self.scenario if self.has_scenario else {}
+        base = {"step_s": float(parse_duration_s(scenario["step"]))} if "step" in scenario else {}
+        offset = datetime.fromisoformat(scenario["start"]).utcoffset() if "start" in scenario else None
+        return base if offset is None else base | {"utc_offset_s": offset.total_seconds()}
+
     def _groups(self, kind: str) -> Iterator[tuple[str, h5py.Group]]:
         for simulator, models in sorted(self._file.items()):
             if isinstance(models, h5py.Group):
@@ -191,11 +260,18 @@ class Results:
                     if group.attrs.get("kind") == kind:
                         yield f"{simulator}/{model}", group
 
+    def _group(self, path: str, kind: str, word: str) -> h5py.Group:
+        found = self._file.get(path) if path.count("/") == 1 else None
+        if isinstance(found, h5py.Group) and found.attrs.get("kind") == kind:
+            return found
+        raise ResultError(f"{self.path}: no {word} {suggested(path, [known for known, _ in self._groups(kind)])}")
+
     def _signal(self, path: str) -> h5py.Dataset:
-        known = self.signals()
-        if path.strip("/") not in known:
-            raise ResultError(f"{self.path}: no signal {_suggest(path, known)}")
-        return self._file[path]
+        place = path.strip("/")
+        found = self._file.get(place) if place.count("/") == 2 else None
+        if isinstance(found, h5py.Dataset) and found.parent.attrs.get("kind") == "signals" and not found.is_scale:
+            return found
+        raise ResultError(f"{self.path}: no signal {suggested(path, self.signals())}")
 
     def _elements(self, dataset: h5py.Dataset) -> list[str]:
         return [str(element) for element in dataset.dims[1][0].asstr()[:]]
@@ -204,11 +280,15 @@ class Results:
         start = pd.Timestamp(str(self._file["time"].attrs["units"]).removeprefix("seconds since "))
         return pd.DatetimeIndex(start + pd.to_timedelta(seconds, unit="s"), name="time")
 
-    def _rows(self, start: Instant | None, stop: Instant | None) -> slice:
-        time = self.time
-        first = 0 if start is None else int(time.searchsorted(self._utc(start)))
-        last = len(time) if stop is None else int(time.searchsorted(self._utc(stop)))
-        return slice(first, max(first, last))
+    def _between(self, path: str, table: pd.DataFrame, start: Instant | None, stop: Instant | None) -> pd.DataFrame:
+        if "time" not in table:
+            there = ", ".join(map(str, table))
+            raise ResultError(f"{self.path}: {path} has no column t_s to choose by; columns: {there}")
+        time = table["time"]
+        within = np.ones(len(table), dtype=np.bool_)
+        within &= True if start is None else (time >= self._utc(start)).to_numpy()
+        within &= True if stop is None else (time < self._utc(stop)).to_numpy()
+        return table[within].reset_index(drop=True)
 
     def _utc(self, instant: Instant) -> pd.Timestamp:
         try:
@@ -221,7 +301,7 @@ class Results:
 
 
 def open_results(path: str | Path) -> Results:
-    """Open a result file for reading, also one that is being written.
+    """Open one result file for reading, also one that is being written; `cosim.io.study` opens many.
 
     Raises ResultError when there is no such file, or it is not a result file that this version reads.
     """
@@ -229,7 +309,7 @@ def open_results(path: str | Path) -> Results:
     if not path.is_file():
         raise ResultError(f"{path}: there is no such file")
     try:
-        file = _opened(path)
+        file = hdf5_file(path)
     except (OSError, RuntimeError) as error:
         raise ResultError(f"{path}: cannot be opened as an HDF5 file: {reason(error)}") from error
     found, version = file.attrs.get("format"), file.attrs.get("format_version")
@@ -241,7 +321,8 @@ def open_results(path: str | Path) -> Results:
     raise ResultError(f"{path}: is an HDF5 file, but not a result file of cosim")
 
 
-def _opened(path: Path) -> h5py.File:
+def hdf5_file(path: Path) -> h5py.File:
+    """The file for reading, also while it is written. Raises OSError or RuntimeError when HDF5 cannot open it."""
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -296,8 +377,10 @@ def _bytes(values: npt.NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _dims(dataset: h5py.Dataset) -> list[str]:
-    return [dimension[0].name.rsplit("/", 1)[-1] for dimension in dataset.dims]
+def _axis(dataset: h5py.Dataset) -> str:
+    """The name of the axis of elements; not by the path of its scale, which HDF5 has to search for."""
+    name: bytes = h5py.h5ds.get_scale_name(dataset.dims[1][0].id)
+    return name.decode()
 
 
 def _described(dataset: h5py.Dataset) -> dict[str, Any]:
@@ -312,7 +395,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
-def _suggest(wanted: str, known: Sequence[str]) -> str:
+def suggested(wanted: str, known: Sequence[str]) -> str:
     """``wanted`` and what there is instead, the closest first."""
     close = difflib.get_close_matches(wanted, known, n=len(known) or 1, cutoff=0.5)
     there = [*close, *(name for name in known if name not in close)]

@@ -26,6 +26,8 @@ _UNITS = {
     "_eur_per_kwh": "EUR/kWh",
     "_eur_per_a_h": "EUR/(A h)",
     "_eur": "EUR",
+    "_kwh": "kWh",
+    "_bytes": "bytes",
     "_kw": "kW",
     "_kvar": "kvar",
     "_a": "A",

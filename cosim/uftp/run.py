@@ -18,7 +18,8 @@ from cosim.uftp.offers import Row, offers_of, orders_of
 from cosim.uftp.rules import broken
 from cosim.uftp.told import flex_requests, response
 
-AWARDS: Final = "market/awards"
+AWARDS: Final = ("market/awards", "dso/awards")
+"""Tables of what the network operator bought: by a local market alone, or under a scheme of coordination."""
 NEEDS: Final = "dso/needs"
 _RANK: Final = ("FlexRequest", "FlexOffer", "FlexOrder")
 
@@ -91,11 +92,13 @@ def names_of(results: Results, time_zone: str = "Europe/Rome") -> Names:
 def rows_of(results: Results) -> RunRows:
     """The tables of a result file that are told; raises BidError when it has none of awards."""
     tables = results.events()
-    if AWARDS not in tables:
-        raise BidError(Fault("holds no awards of a market", str(results.path), key=AWARDS, allowed=", ".join(tables)))
+    awards = next((name for name in AWARDS if name in tables), None)
+    if awards is None:
+        wanted, there = " or ".join(AWARDS), ", ".join(tables)
+        raise BidError(Fault("holds no awards of a network operator", str(results.path), key=wanted, allowed=there))
     bids = next((name for name in tables if name.endswith("/bids")), None)
     return RunRows(
-        _rows(results, AWARDS),
+        [row for row in _rows(results, awards) if row["quantity_kw"] > 0.0],
         None if bids is None else _rows(results, bids),
         _rows(results, NEEDS) if NEEDS in tables else (),
     )

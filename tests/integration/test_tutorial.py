@@ -20,6 +20,7 @@ BLOCK = re.compile(r"(?:^`(?P<file>[\w.]+)`:\n\n)?^```(?P<language>\w+)\n(?P<tex
         ("tutorial.md", ["both.html"]),
         ("bring_your_own_feeder.md", ["street.svg", "street.h5", "village.png"]),
         ("market.md", ["both.html"]),
+        ("analysis.md", ["voltages.csv", "head.parquet"]),
     ],
 )
 def test_every_block_runs(

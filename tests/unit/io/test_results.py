@@ -73,7 +73,7 @@ def test_frame(results: Results) -> None:
     assert list(table.columns) == ["n1", "n2", "n3"]
     assert table.loc["2016-07-22T00:00Z", "n2"] == 4.1
     assert table.iloc[2].isna().all()
-    assert table.attrs == {"units": "pu", "long_name": "voltage"}
+    assert table.attrs == {"units": "pu", "long_name": "voltage", "signal": "grid/bus/vm_pu"}
 
 
 def test_part_of_a_frame(results: Results) -> None:

@@ -125,7 +125,7 @@ def test_a_result_file_is_its_rows(tmp_path):
 def test_a_result_file_without_a_market_is_refused(tmp_path):
     with (
         open_results(recorded(tmp_path / "run.h5")) as results,
-        pytest.raises(BidError, match="market/awards: holds no awards of a market"),
+        pytest.raises(BidError, match="market/awards or dso/awards: holds no awards of a network operator"),
     ):
         exchange_of(results)
 

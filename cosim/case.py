@@ -20,7 +20,7 @@ from cosim.case_coordination import (
     area_name,
     coordination_files,
     faults_of_coordination,
-    faults_of_names,
+    faults_of_sellers,
     scheme_of,
     transmission_of,
 )
@@ -322,7 +322,7 @@ def open_case(loaded: LoadedScenario) -> Case:
     faults += faults_of_coordination(loaded, scheme, resources)
     mean_kw = _mean_import_kw(feeder, profiles)
     transmission = _collect(faults, lambda: transmission_of(loaded, mean_kw))
-    faults += faults_of_names(loaded, transmission, resources)
+    faults += faults_of_sellers(loaded, transmission, resources)
     if faults or profiles is None:
         raise ScenarioError(faults)
     case = Case(

@@ -15,7 +15,7 @@ from cosim.errors import Fault, InputError, ScenarioError
 from cosim.flexibility.portfolio import Unit
 from cosim.io.profiles import read_file
 from cosim.scenario.load import LoadedScenario
-from cosim.scenario.transmission import FileNeed
+from cosim.scenario.transmission import FileNeed, TransmissionConfig
 
 _SCHEME_FILES = (".yaml", ".yml")
 
@@ -98,7 +98,7 @@ def faults_of_coordination(loaded: LoadedScenario, scheme: Scheme | None, units:
     """What does not go together with a scheme."""
     scenario = loaded.scenario
     if scenario.coordination is None:
-        if "transmission" in scenario.model_fields_set:
+        if scenario.transmission != TransmissionConfig():
             yield loaded.fault("transmission", "nobody looks at it without `coordination`")
         return
     market = scenario.market
@@ -121,7 +121,7 @@ def faults_of_coordination(loaded: LoadedScenario, scheme: Scheme | None, units:
         yield from _faults_of_scheme(loaded, scheme, units)
 
 
-def faults_of_names(
+def faults_of_sellers(
     loaded: LoadedScenario, transmission: TransmissionSide | None, units: Sequence[Unit]
 ) -> Iterator[Fault]:
     """Resources of the feeder that are called as one at transmission, so that nobody could tell whose an award is."""
@@ -135,7 +135,8 @@ def faults_of_names(
 
 def _faults_of_scheme(loaded: LoadedScenario, scheme: Scheme, units: Sequence[Unit]) -> Iterator[Fault]:
     scenario = loaded.scenario
-    assert scenario.coordination is not None and scenario.market is not None  # as the caller has found
+    assert scenario.coordination is not None  # as the caller has found
+    assert scenario.market is not None
     priced = [name for name, stage in scheme.stages.items() if stage.balance == "priced"]
     if priced and scenario.coordination.interface.price_eur_per_kwh is None:
         problem = f"stage {priced[0]} of scheme {scheme.name} needs it"

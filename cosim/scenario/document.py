@@ -98,15 +98,16 @@ class Document:
 
     def fault(self, key: str, problem: str, value: str = "", allowed: str = "") -> Fault:
         """A fault at a dotted key, located at it or at the nearest parent that is written."""
-        place = self._nearest(key)
+        place = self.nearest(key)
         return Fault(problem, place.file, place.line, key, value, allowed)
 
     def resolve(self, key: str, path: str | Path) -> Path:
         """The absolute path of ``path``, which stands at ``key``: relative to the file it is written in, or to the
         working directory if given by ``--set``."""
-        return (self._nearest(key).folder / path).resolve()
+        return (self.nearest(key).folder / path).resolve()
 
-    def _nearest(self, key: str) -> Origin:
+    def nearest(self, key: str) -> Origin:
+        """The origin of a dotted key, or of the nearest parent that is written."""
         while key not in self.origins:
             key = key.rpartition(".")[0]
         return self.origins[key]

@@ -1,5 +1,5 @@
-"""Short runs with a scheme of coordination: noon of a congested day on mv5, when both operators need something; and what
-the parties of a run knew and said."""
+"""Short runs with a scheme of coordination: noon of a congested day on mv5, when both operators need something; and
+what the parties of a run knew and said."""
 
 from __future__ import annotations
 

@@ -3,16 +3,20 @@ what it does to the grid."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from coordination_runs import CALM, Watched, coordinated, table, tables, watched
 
+from cosim import open_results, result_hash
 from cosim.coordination.catalogue import load_scheme, shipped
 from cosim.coordination.coordinate import Coordination, coordinate, crossed
 from cosim.coordination.messages import Body, Message, Offered, Quantities, role_of
+from simulators._base import Adapter
 
 PRIORITY = "it_dso_priority"
 
@@ -36,8 +40,22 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Watched]:
 @pytest.mark.parametrize("scheme", shipped())
 def test_a_run_clears_what_coordinate_clears(watch: Callable[[str], Watched], scheme: str) -> None:
     """Bit for bit, at every gate."""
-    seen = watch(scheme)
-    gates = [900, 1800, 2700]
+    assert_as_by_coordinate(watch(scheme), scheme)
+
+
+def test_a_run_in_which_others_buy_clears_what_coordinate_clears(tmp_path: Path) -> None:
+    """A balance responsible party buys all that costs it no more than it offers."""
+    need = "{buyer: brp, direction: up, need_kw: 30, max_price_eur_per_kwh: 0.2, window: {}}"
+    seen = watched(tmp_path / "run.h5", "smartnet_integrated", f"market.needs.balance={need}")
+    bought_kw = [
+        cleared.of("market").demands["balance"][0] for cleared in assert_as_by_coordinate(seen, "smartnet_integrated")
+    ]
+    assert max(bought_kw) == pytest.approx(30.0)
+
+
+def assert_as_by_coordinate(seen: Watched, scheme: str) -> list[Coordination]:
+    """What `coordinate` gives at all gates."""
+    gates, found = [900, 1800, 2700], []
     assert sorted(seen.known) == gates
     awards, stages, excluded, unmet = (tables(seen.path, name) for name in ("awards", "stages", "excluded", "unmet"))
     for t_s in gates:
@@ -54,6 +72,8 @@ def test_a_run_clears_what_coordinate_clears(watch: Callable[[str], Watched], sc
             (each.stage, u.element, u.excess) for each in outcomes for u in each.unmet
         )
         assert _said(_as_one_seller(seen.said[t_s])) == _said(cleared.messages)
+        found.append(cleared)
+    return found
 
 
 _FIGURES = ("quantity_kw", "price_eur_per_kwh", "bid_price_eur_per_kwh")
@@ -102,10 +122,7 @@ def _together(bodies: list[Body]) -> Body:
 @pytest.mark.parametrize("scheme", shipped())
 def test_what_crosses_is_what_is_declared(watch: Callable[[str], Watched], scheme: str) -> None:
     seen = watch(scheme)
-    logs = [
-        table(seen.path, f"{simulator}/messages")
-        for simulator in seen.case.parties
-    ]
+    logs = [table(seen.path, f"{simulator}/messages") for simulator in seen.case.parties]
     rows = pd.concat(logs)
     logged = {
         (kind, role_of(sender), role_of(receiver))
@@ -127,3 +144,138 @@ def test_sellers_hear_of_their_own_bids_only(watch: Callable[[str], Watched], sc
             if message.type == "AWARD" and role_of(message.receiver) == "AGG":
                 assert isinstance(message.body, Quantities)
                 assert set(message.body.kw) <= {bid.id for bid in seen.known[t_s][message.receiver].bids}
+
+
+# --- who steps when -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scheme", "at_a_gate", "without"),
+    [
+        (PRIORITY, "aggregator dso tso dso", "aggregator dso tso"),
+        ("givisiez_hybrid", "aggregator dso tso dso tso", "aggregator dso tso"),
+        ("it_tso_priority", "aggregator dso tso dso tso", "aggregator dso tso"),
+        ("it_coopt", "tso aggregator dso imo dso tso", "tso aggregator dso imo"),
+    ],
+)
+def test_order_of_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, at_a_gate: str, without: str
+) -> None:
+    """All stages are cleared within the step in which the gate closes; awards reach the aggregator in the next."""
+    taken: list[str] = []
+    original = Adapter.step
+
+    def step(self, time, inputs, max_advance):
+        taken.append(f"{self.sid}@{self.case.clock.step_index(time)}")
+        return original(self, time, inputs, max_advance)
+
+    monkeypatch.setattr(Adapter, "step", step)
+    coordinated(tmp_path / "run.h5", scheme, "duration=45min")
+    wanted = [f"{name}@{k}" for k, names in enumerate((at_a_gate, at_a_gate, without)) for name in names.split()]
+    assert " ".join(each for each in taken if each in wanted) == " ".join(wanted)
+
+
+# --- awards act -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The system needs more than there is at transmission and distribution."""
+    out = tmp_path_factory.mktemp("strong") / "run.h5"
+    return coordinated(out, PRIORITY, "transmission.need.share=2")
+
+
+def test_both_operators_need_something_at_every_gate(watch: Callable[[str], Watched]) -> None:
+    """The tests above would pass where nothing is needed."""
+    seen = watch(PRIORITY)
+    assert set(table(seen.path, "dso/needs")["t_s"]) == {900.0, 1800.0, 2700.0}
+    assert (signal(seen.path, "tso/system/need_kw")[:3].abs() > 1.0).all(axis=None)
+    bought = tables(seen.path, "awards").groupby("simulator")["t_s"].unique()
+    assert sorted(bought["tso"]) == [900.0, 1800.0, 2700.0]
+    assert sorted(bought["dso"]) == [900.0, 1800.0], "the last need is one by the bound on errors, not by the market"
+
+
+def test_awards_change_grid_and_generators_in_their_mtu(strong: Path) -> None:
+    """No MTU before, none after; those of both operators together."""
+    awards = tables(strong, "awards")
+    awards["sign"] = [-1.0 if "up" in re.split("[/ ]", bid) else 1.0 for bid in awards["bid"]]
+    awards["change_kw"] = awards["sign"] * awards["quantity_kw"]
+    below = awards[awards["bid"].str.contains("/")]
+    assert set(below["simulator"]) == {"dso", "tso"}
+    assert (awards["t_s"] - awards["gate_s"] == 900.0).all()
+    with open_results(strong) as results:
+        changed = results.frame("grid/pod/p_kw") - results.frame("counterfactual/pod/p_kw")
+        ordered = results.frame("aggregator/resource/ordered_kw")
+        generated = results.frame("generators/resource/change_kw")
+    sold = _by_mtu(below.assign(resource=below["bid"].str.split("/").str[2]), ordered.columns)
+    assert np.abs(sold).sum() > 300.0
+    assert ordered.to_numpy() == pytest.approx(sold, abs=1e-9)
+    roofs = [name for name in ordered if name.startswith("roofs:")]
+    of_roofs = sold[:, [list(ordered).index(name) for name in roofs]]
+    assert np.abs(of_roofs).sum() > 10.0
+    assert changed[[name.partition(":")[2] for name in roofs]].to_numpy() == pytest.approx(of_roofs, abs=1e-6)
+    above = awards[~awards["bid"].str.contains("/")]
+    expected = _by_mtu(above.assign(resource=above["bid"].str.rsplit(" ", n=1).str[0]), generated.columns)
+    assert generated.to_numpy() == pytest.approx(expected, abs=1e-9)
+    assert np.abs(expected).sum() > 300.0
+
+
+def _by_mtu(awards: pd.DataFrame, resources: Iterable[str]) -> np.ndarray:
+    """Change of each resource in the four MTUs of a run."""
+    wide = awards.groupby(["t_s", "resource"])["change_kw"].sum().unstack(fill_value=0.0)
+    return wide.reindex(index=900.0 * np.arange(4), columns=list(resources), fill_value=0.0).to_numpy()
+
+
+@pytest.mark.parametrize("share", ["normal", "strong"])
+def test_need_is_met_but_for_the_shortage(watch: Callable[[str], Watched], strong: Path, share: str) -> None:
+    """Of the transmission operator: by generators, and by all that leaves the feeder because of awards."""
+    path = strong if share == "strong" else watch(PRIORITY).path
+    need_kw, stages = signal(path, "tso/system/need_kw"), tables(path, "stages")
+    generated_kw = -signal(path, "generators/resource/change_kw").sum(axis=1)
+    for k, t_s in enumerate((900.0, 1800.0, 2700.0)):
+        here = stages[stages["t_s"] == t_s]
+        left_kw = need_kw.iloc[k, 0] - generated_kw.iloc[k + 1] - here["export_kw"].sum()
+        assert left_kw == pytest.approx(here["shortage_kw"].sum(), abs=1e-6)
+    short = stages["shortage_kw"].abs().sum()
+    assert short > 10.0 if share == "strong" else short == 0.0
+
+
+@pytest.mark.parametrize("scheme", [PRIORITY, "givisiez_hybrid", "it_coopt", "smartnet_local", "it_tso_priority"])
+def test_without_need_nothing_is_bought(tmp_path: Path, scheme: str) -> None:
+    path = coordinated(tmp_path / "run.h5", scheme, *CALM, "duration=45min")
+    assert table(path, "dso/needs").empty
+    assert signal(path, "tso/system/need_kw").iloc[:2, 0].tolist() == [0.0, 0.0]
+    assert tables(path, "awards").empty
+    assert (signal(path, "grid/pod/p_kw") == signal(path, "counterfactual/pod/p_kw")).all(axis=None)
+
+
+def test_steps_within_an_mtu(tmp_path: Path) -> None:
+    """Gates close with the last step of an MTU; what is awarded then holds for all steps of the next."""
+    path = coordinated(tmp_path / "run.h5", PRIORITY, "duration=45min", "step=5min")
+    awards, rows = tables(path, "awards"), tables(path, "messages")
+    assert set(awards["t_s"]) == {900.0, 1800.0}
+    assert (awards["t_s"] - awards["gate_s"] == 300.0).all()
+    assert (rows["t_s"] - rows["gate_s"] == 300.0).all()
+    for name in ("aggregator/resource/ordered_kw", "generators/resource/change_kw"):
+        change_kw = signal(path, name).to_numpy().reshape(3, 3, -1)
+        assert (change_kw == change_kw[:, :1]).all(), name
+        assert (change_kw[0] == 0.0).all(), name
+        assert np.abs(change_kw[1:, 0]).sum(axis=1).min() > 1.0, name
+
+
+def signal(path: Path, name: str) -> pd.DataFrame:
+    with open_results(path) as results:
+        return results.frame(name)
+
+
+# --- wherever simulators run ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scheme", "remotes"), [("givisiez_hybrid", ["[tso]", "[dso, tso, imo]"]), ("it_coopt", ["[dso, tso, imo]"])]
+)
+def test_same_bytes_wherever_parties_run(tmp_path: Path, scheme: str, remotes: list[str]) -> None:
+    short = "duration=30min"
+    here = result_hash(coordinated(tmp_path / "here.h5", scheme, short))
+    for k, remote in enumerate(remotes):
+        assert result_hash(coordinated(tmp_path / f"{k}.h5", scheme, short, f"remote={remote}")) == here, remote

@@ -27,8 +27,8 @@ _ASIDE = " (elsewhere or relieving)"
 
 class Cause(Enum):
     """What a violation comes from. ERROR: of a POD outside its half-band, or any if none is planned for; TOGETHER: all
-    within their bands, but not in the set planned for. UNSERVED, UNSEEN: under a scheme that has no stage to keep limits
-    of the feeder, or one that buys there without knowing its network."""
+    within their bands, but not in the set planned for. UNSERVED, UNSEEN: under a scheme that has no stage to keep
+    limits of the feeder, or one that buys there without knowing its network."""
 
     UNSOLVED = "left by the plan"
     NO_SESSION = "no session"
@@ -197,10 +197,11 @@ def residuals(cases: Sequence[Circumstances], rules: Rules) -> tuple[Residual, .
 def causes_of(case: Circumstances, rules: Rules) -> tuple[Finding, ...]:
     """All that was not as planned, the main cause first; `Cause.UNEXPLAINED` alone if nothing was.
 
-    Slack of the plan at the very element, what the market tolerates, and limits that nobody buys for come first. Powers behind it that are off toward
-    the violation follow in the order of their kW; controls that moved come before them for a voltage, after them for a
-    current. Last: other powers that are off, which act through the voltage only or relieve the element, that no session
-    looked at the MTU, errors that only together are more than planned for, and slack elsewhere.
+    Slack of the plan at the very element, what the market tolerates, and limits that nobody buys for come first. Powers
+    behind it that are off toward the violation, or were bought without the network, follow in the order of their kW;
+    controls that moved come before them for a voltage, after them for a current. Last: other powers that are off, which
+    act through the voltage only or relieve the element, that no session looked at the MTU, errors that only together
+    are more than planned for, and slack elsewhere.
     """
     at, elsewhere = _unsolved(case)
     powers = (*_errors(case, rules), *_deliveries(case), *_off_schedule(case), *_unseen(case), *_moved(case))

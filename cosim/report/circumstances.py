@@ -11,7 +11,7 @@ import pandas as pd
 from cosim.domain.site import bus_of_site
 from cosim.report.behind import buses_behind
 from cosim.report.causes import Circumstances, Delivery, Residual, Rules, Slack, residuals
-from cosim.report.market_run import MarketRun, buys_unseen, keeps_limits
+from cosim.report.market_run import MarketRun, keeps_limits
 from cosim.report.reading import WITH
 
 
@@ -117,6 +117,8 @@ class _Around:
         """Where the schedule takes an element, of the limit that it breaks most; NaN where no need was found."""
         needs, place = self._run.needs, element.partition("@")[0]
         rows = needs[needs["mtu"] == mtu]
+        if rows.empty:
+            return float("nan")
         at = rows["element"].str.partition("@")[0] if "@" in element else rows["element"].str.rpartition(".")[0]
         percent = (100.0 * rows["worst"] / rows["limit"])[at == place].to_numpy(dtype=np.float64)
         return float(percent[np.abs(percent - 100.0).argmax()]) if percent.size else float("nan")

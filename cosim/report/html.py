@@ -18,7 +18,7 @@ from cosim.clock import format_duration
 from cosim.errors import ResultError
 from cosim.io.disk import reason
 from cosim.io.results import open_results
-from cosim.report import figures, figures_market, figures_sensing
+from cosim.report import figures, figures_coordination, figures_market, figures_sensing
 from cosim.report.accuracy import (
     ALL_SITES,
     ChannelError,
@@ -35,6 +35,7 @@ from cosim.report.breakdown import DayFigures, WallTime, days, wall_times
 from cosim.report.canvas import COLOURS, Drawing, style
 from cosim.report.causes import Cause, Residual
 from cosim.report.comparison import Comparison, compare
+from cosim.report.coordination import Coordination, coordination
 from cosim.report.figures import TimeAxis, axis_of
 from cosim.report.indicator import Indicator
 from cosim.report.indicators import indicators_of
@@ -55,6 +56,7 @@ Maker = Callable[[TimeAxis, str], Drawing | None]
 _GRID: tuple[Maker, ...] = (
     figures.head, figures.storage, figures.voltage_band, figures.voltage_map, figures.loadings, figures.loading_maxima,
 )  # fmt: skip
+_COORDINATION: tuple[Maker, ...] = (figures_coordination.need_met, figures_coordination.stages)
 _MARKET: tuple[Maker, ...] = (
     figures_market.limits, figures_market.activations, figures_market.cost, figures_market.forecast_errors,
 )  # fmt: skip
@@ -77,6 +79,8 @@ class Section:
     indicators: tuple[Indicator, ...]
     days: tuple[DayFigures, ...]
     acts: str
+    coordination: Coordination | None
+    coordinated: tuple[Drawing, ...]
     market: tuple[Drawing, ...]
     residuals: tuple[tuple[str, Residual], ...]
     unexplained: str
@@ -172,6 +176,8 @@ def _section(reading: Reading, label: str, salt: str) -> Section:
         indicators=indicators_of(reading),
         days=days(reading) if reading.steps else (),
         acts=reading.acts,
+        coordination=coordination(reading),
+        coordinated=_drawn(reading, _COORDINATION, salt),
         market=_drawn(reading, _MARKET, salt),
         residuals=left,
         unexplained=unexplained(reading),

@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
+from cosim.analysis.measures import exported_kwh, imported_kwh, reverse_flow_h, total_kwh, violation_h
 from cosim.clock import format_duration
 from cosim.domain.frames import Floats
 from cosim.flexibility.storage import stored_kwh
@@ -23,12 +24,12 @@ from cosim.report.accuracy import (
     site_errors,
 )
 from cosim.report.breakdown import days, deepest, wall_times
+from cosim.report.coordination import coordination_indicators
 from cosim.report.indicator import Indicator
 from cosim.report.layout import aligned, number, shortened
 from cosim.report.market import market_indicators, unexplained
 from cosim.report.money import money_indicators
 from cosim.report.reading import WITH, WITHOUT, Reading, moment
-from cosim.units import SECONDS_PER_HOUR, energy_kwh
 
 HEAD, GRID, PREDICTION, STORAGE = "Head (import > 0)", "Grid", "Prediction before the run", "Storage"
 ESTIMATE, RUN = "Estimate and measurements", "Run"
@@ -48,7 +49,17 @@ def indicators_of(reading: Reading) -> tuple[Indicator, ...]:
     """``indicators`` of what has been opened for a report."""
     if not reading.steps:
         return ()
-    parts = (market_indicators, money_indicators, _head, _grid, _prediction, _storage, _estimate, _run)
+    parts = (
+        coordination_indicators,
+        market_indicators,
+        money_indicators,
+        _head,
+        _grid,
+        _prediction,
+        _storage,
+        _estimate,
+        _run,
+    )
     return tuple(indicator for part in parts for indicator in part(reading))
 
 
@@ -65,14 +76,12 @@ def _head(reading: Reading) -> Iterator[Indicator]:
         value, at = deepest(reading, -p_kw, steps)
         return -value, at
 
-    def reverse_h(p_kw: Floats) -> tuple[float, str]:
-        return float((p_kw < 0.0).sum()) * reading.step_s / SECONDS_PER_HOUR, ""
-
+    step_s = reading.step_s
     yield _compared(HEAD, "deepest head power", "kW", course, idle, lowest)
-    yield _compared(HEAD, "reverse flow", "h", course, idle, reverse_h)
+    yield _compared(HEAD, "reverse flow", "h", course, idle, lambda p: (reverse_flow_h(p, step_s), ""))
     yield _compared(HEAD, "highest import", "kW", course, idle, highest)
-    yield _compared(HEAD, "energy exported", "kWh", course, idle, lambda p: (_energy(reading, np.maximum(-p, 0.0)), ""))
-    yield _compared(HEAD, "energy imported", "kWh", course, idle, lambda p: (_energy(reading, np.maximum(p, 0.0)), ""))
+    yield _compared(HEAD, "energy exported", "kWh", course, idle, lambda p: (exported_kwh(p, step_s), ""))
+    yield _compared(HEAD, "energy imported", "kWh", course, idle, lambda p: (imported_kwh(p, step_s), ""))
 
 
 def _compared(group: str, name: str, unit: str, course: Floats, idle: Floats | None, measure: Measure) -> Indicator:
@@ -90,15 +99,10 @@ def _notes(note: str, without: str) -> str:
     return f"{note} (without: {without[day:] if note[:day] == without[:day] else without})"
 
 
-def _energy(reading: Reading, p_kw: Floats) -> float:
-    """Energy [kWh] over all steps, missing ones counting as none; NaN where all are missing."""
-    return float("nan") if np.isnan(p_kw).all() else energy_kwh(float(np.nansum(p_kw)), reading.step_s)
-
-
 def _grid(reading: Reading) -> Iterator[Indicator]:
     losses, idle = reading.total(f"{WITH}/head/loss_kw"), reading.total_without("head/loss_kw")
     if losses is not None:
-        yield _compared(GRID, "losses", "kWh", losses, idle, lambda p: (_energy(reading, p), ""))
+        yield _compared(GRID, "losses", "kWh", losses, idle, lambda p: (total_kwh(p, reading.step_s), ""))
     for name, path, sign in (
         ("lowest voltage", "bus/vm_pu", -1),
         ("highest voltage", "bus/vm_pu", 1),
@@ -120,7 +124,7 @@ def _violations(reading: Reading) -> Iterator[Indicator]:
     other = reading.table(f"{WITHOUT}/violations") if reading.compared else None
     for name, quantity in (("time outside the voltage band", "vm_pu"), ("time above a rating", "i_a")):
         found = [None if table is None else table[table["quantity"] == quantity] for table in (true, other)]
-        hours = [None if t is None else t["t_s"].nunique() * reading.step_s / SECONDS_PER_HOUR for t in found]
+        hours = [None if t is None else violation_h(t, reading.step_s) for t in found]
         if hours[0] is not None:
             yield Indicator(GRID, name, hours[0], "h", hours[1], _worst(found[0]))
 
@@ -163,7 +167,7 @@ def _storage(reading: Reading) -> Iterator[Indicator]:
     if power is None or energy is None or power.shape[1] == 0:
         return
     p_kw = power.to_numpy()
-    charged, discharged = (_energy(reading, np.maximum(sign * p_kw, 0.0)) for sign in (1.0, -1.0))
+    charged, discharged = (total_kwh(np.maximum(sign * p_kw, 0.0), reading.step_s) for sign in (1.0, -1.0))
     yield Indicator(STORAGE, "energy charged", charged, "kWh")
     yield Indicator(STORAGE, "energy discharged", discharged, "kWh")
     capacity = sum(unit.e_max_kwh for unit in reading.storage)

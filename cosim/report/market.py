@@ -16,7 +16,7 @@ from cosim.report.layout import number
 from cosim.report.market_run import MarketRun, market_run, worst_percent
 from cosim.report.reading import Reading, moment
 
-MARKET, LEFT = "Local market", "MTUs with violations left, by cause"
+MARKET, FLEXIBILITY, LEFT = "Local market", "Flexibility of the feeder", "MTUs with violations left, by cause"
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,35 @@ def unexplained(reading: Reading) -> str:
 
 
 def market_indicators(reading: Reading) -> Iterator[Indicator]:
-    """Indicators of the local market; none without one."""
+    """Indicators of the local market, or of flexibility of the feeder under a scheme; none without either."""
     run = market_run(reading)
     if run is None:
         return
     yield from _violations(run)
-    yield from _cost(run)
+    if run.scheme is None:
+        yield from _cost(run)
     yield from _energy(run)
     yield from _units(run)
     yield from _forecasts(run)
     yield from _causes(reading)
 
 
+def _group(run: MarketRun) -> str:
+    return MARKET if run.scheme is None else FLEXIBILITY
+
+
 def _energy(run: MarketRun) -> Iterator[Indicator]:
     ordered_kw, missing_kw = run.ordered_kw, run.missing_kw
     up_kwh, down_kwh = (float(np.maximum(sign * ordered_kw, 0.0).sum()) * run.mtu_h for sign in (-1.0, 1.0))
-    yield Indicator(MARKET, "energy activated up", up_kwh, "kWh", None, "less load, more generation")
-    yield Indicator(MARKET, "energy activated down", down_kwh, "kWh")
+    yield Indicator(_group(run), "energy activated up", up_kwh, "kWh", None, "less load, more generation")
+    yield Indicator(_group(run), "energy activated down", down_kwh, "kWh")
     all_kw = float(np.abs(ordered_kw[run.step_mtu]).sum())
     if all_kw > 0.0:
         failed = run.activations[run.activations["reached"] == 0.0]
         note = f"{len(failed)} of {len(run.activations)} orders out of reach" if len(failed) else "of what was ordered"
-        yield Indicator(MARKET, "delivered", 100.0 * (1.0 - float(np.nansum(missing_kw)) / all_kw), "%", None, note)
+        yield Indicator(
+            _group(run), "delivered", 100.0 * (1.0 - float(np.nansum(missing_kw)) / all_kw), "%", None, note
+        )
 
 
 def _cost(run: MarketRun) -> Iterator[Indicator]:
@@ -88,11 +95,11 @@ def _cost(run: MarketRun) -> Iterator[Indicator]:
     kwh = float(awards["quantity_kw"].sum()) * run.mtu_h if len(awards) else 0.0
     for name, column in (("cost as bid", "bid_price_eur_per_kwh"), ("cost as paid", "price_eur_per_kwh")):
         note = f"{number(run.eur(column) / kwh, 'EUR/kWh')} EUR/kWh on average" if kwh > 0.0 else ""
-        yield Indicator(MARKET, name, run.eur(column), "EUR", None, note)
-    yield Indicator(MARKET, "awards", float(len(awards)), "1")
+        yield Indicator(_group(run), name, run.eur(column), "EUR", None, note)
+    yield Indicator(_group(run), "awards", float(len(awards)), "1")
     rounds = run.values("market/session/rounds").sum(axis=1)
     note = f"in {int((rounds > 0).sum())} steps, at most {rounds.max():.0f}" if rounds.any() else ""
-    yield Indicator(MARKET, "rounds of clearing", float(rounds.sum()), "1", None, note)
+    yield Indicator(_group(run), "rounds of clearing", float(rounds.sum()), "1", None, note)
 
 
 def _units(run: MarketRun) -> Iterator[Indicator]:
@@ -101,18 +108,18 @@ def _units(run: MarketRun) -> Iterator[Indicator]:
         ("MTUs with flexibility bought", run.awards),
         ("MTUs with limits left by the plan", run.left_by_plan),
     ):
-        yield Indicator(MARKET, name, float(table["mtu"].nunique()), "1", None, f"of {run.n_mtu}")
+        yield Indicator(_group(run), name, float(table["mtu"].nunique()), "1", None, f"of {run.n_mtu}")
 
 
 def _violations(run: MarketRun) -> Iterator[Indicator]:
     left, without = run.left, run.without
     units, worst = (None, None) if without is None else (float(without["mtu"].nunique()), worst_percent(without))
-    yield Indicator(MARKET, "MTUs with violations", float(left["mtu"].nunique()), "1", units, f"of {run.n_mtu}")
+    yield Indicator(_group(run), "MTUs with violations", float(left["mtu"].nunique()), "1", units, f"of {run.n_mtu}")
     at = ""
     if len(left):
         row = left.iloc[int(left["excess_percent"].to_numpy().argmax())]
         at = f"{local_moment(run.reading, float(row['t_s']))}, {row['element']}"
-    yield Indicator(MARKET, "worst violation", worst_percent(left), "%", worst, at)
+    yield Indicator(_group(run), "worst violation", worst_percent(left), "%", worst, at)
 
 
 def _forecasts(run: MarketRun) -> Iterator[Indicator]:
@@ -123,7 +130,7 @@ def _forecasts(run: MarketRun) -> Iterator[Indicator]:
         notes += [f"least: {100.0 * least:.3g} % at {pod}"] if least < 1.0 else []
         notes += [f"without one up to {number(found.bare, found.unit)} {found.unit}"] if found.bare > LEAST_KW else []
         yield Indicator(
-            MARKET, f"{found.quantity} within its half-band", 100.0 * found.within, "%", None, "; ".join(notes)
+            _group(run), f"{found.quantity} within its half-band", 100.0 * found.within, "%", None, "; ".join(notes)
         )
 
 

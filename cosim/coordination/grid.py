@@ -18,7 +18,7 @@ from cosim.domain.frames import Complexes, Floats
 from cosim.domain.market import Resource
 from cosim.errors import BidError, Fault
 from cosim.market.network import NetworkRows
-from cosim.market.uncertainty import Uncertainty
+from cosim.market.uncertainty import Uncertainty, UncertaintySet
 
 COUNTERPART: Final = "counterpart"
 """A POD without a place: whoever stands on the other side of a balance."""
@@ -277,9 +277,16 @@ def _with_pods(grid: Grid, names: Sequence[str], by_p: _Effect, by_q: _Effect) -
 
 
 def _wider(band: Uncertainty, half_p_kw: Floats, half_q_kvar: Floats) -> Uncertainty:
-    """With the half-bands of more PODs."""
+    """With the half-bands of more PODs. Of a set whose errors have something in common they have no part in it."""
     half = np.append(band.half_p_kw, half_p_kw), np.append(band.half_q_kvar, half_q_kvar)
-    return replace(band, half_p_kw=half[0], half_q_kvar=half[1])
+    loadings = band.set.loadings
+    if loadings is not None:
+        apart = np.zeros((len(half_p_kw), loadings.shape[1]))
+        blocks = np.split(loadings, band.n_xi // band.n_pod)  # of P, and of Q where it has errors of its own
+        loadings = np.vstack([part for block in blocks for part in (block, apart)])
+    return replace(
+        band, half_p_kw=half[0], half_q_kvar=half[1], set=UncertaintySet(band.set.norm, band.set.size, loadings)
+    )
 
 
 def _below(whole: Grid, bus: str, area: Grid) -> Grid:

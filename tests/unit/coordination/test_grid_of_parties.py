@@ -22,7 +22,7 @@ from cosim.coordination.grid import (
     without_limits,
 )
 from cosim.errors import BidError
-from cosim.market.uncertainty import Uncertainty, box, budget
+from cosim.market.uncertainty import Protection, Uncertainty, box, budget, ellipsoid, factor_set
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "property"))
 from random_coordination import ac_area, dc_area
@@ -124,6 +124,18 @@ def test_a_counterpart_changes_the_balance_alone():
     assert not grid.rows.by_p[:, k].any()
     assert grid.rows.head_by_p[k] == 1.0
     assert len(grid.uncertainty.half_p_kw) == len(grid.rows.pods)
+
+
+@pytest.mark.parametrize("reactive_errors", ["with_active", "independent"])
+@pytest.mark.parametrize("kind", ["ellipsoid", "factors"])
+def test_a_counterpart_has_no_part_in_errors_in_common(kind, reactive_errors):
+    area = ac_area("north", 4, 0.9, 0.06, 0.1)
+    n = len(area.rows.pods) * (2 if reactive_errors == "independent" else 1)
+    common = ellipsoid(0.5 * np.eye(n) + 0.5, 2.0) if kind == "ellipsoid" else factor_set(np.ones((n, 1)), np.ones(n))
+    band = replace(area.uncertainty, set=common, reactive=reactive_errors)
+    wide = with_counterpart(replace(area, uncertainty=band))
+    before, after = Protection(area.rows, band), Protection(wide.rows, wide.uncertainty)
+    np.testing.assert_allclose(after.reach(ceiling=True), before.reach(ceiling=True), rtol=1e-12)
 
 
 def test_without_limits_nothing_is_limited():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from functools import lru_cache
+from math import gcd
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,14 +13,15 @@ from cosim.domain.frames import HEAD_SIGN, PASSIVE_SIGN, Floats, Signal, frozen
 from cosim.domain.measurement import Snapshot
 from cosim.domain.site import site_sums
 from cosim.estimation.baddata import REJECTED, BadDataRules, Screening, screen
-from cosim.estimation.history import history_window
+from cosim.estimation.history import HistoryWindow, history_window
 from cosim.estimation.methods import Estimate, estimate, voltage_band
-from cosim.estimation.observability import observability
+from cosim.estimation.observability import unobservable
 from cosim.estimation.problem import EstimationProblem
 from cosim.grid.site_flow import SiteFlow
 from cosim.io.profiles import history
 from simulators._base import Adapter, Inputs, Output
 
+_QUARTER_HOUR_S = 900  # the history's windows are counted in these
 _FLOWS_KEPT = 64  # load flows kept, one for each combination of taps and capacitors
 
 
@@ -39,6 +42,8 @@ class Estimator(Adapter):
         case, config = self.case, self.case.scenario.estimator
         self._engine = case.engine()
         self._flow_at = lru_cache(_FLOWS_KEPT)(self._new_flow)
+        self._past_at = lru_cache(1)(self._new_past)
+        self._first_flow = SiteFlow(self._engine.unloaded(), case.feeder, case.pod_sites, case.sensor_model.channels)
         storage_rows = [case.pods.index(unit.pod) for unit in case.storage]
         self._site_of_pod = site_sums(case.pod_sites)
         self._site_of_storage = self._site_of_pod[storage_rows]
@@ -79,10 +84,10 @@ class Estimator(Adapter):
         case, config = self.case, self.case.scenario.estimator
         flow = self._flow_at(tuple(inputs["control", "position"].tolist()))
         ordered = self._ordered(t_s, inputs)
-        window = history(case.history, case.clock.instant(t_s), config.history.days, config.history.window)
-        past = history_window(window, 2 * config.history.window + 1)
         snapshot = Snapshot(inputs["snapshot", "value"], inputs["snapshot", "quality"])
-        screened = screen(EstimationProblem(flow, case.sensor_model.channels, snapshot, past, ordered), self._rules)
+        screened = screen(
+            EstimationProblem(flow, case.sensor_model.channels, snapshot, self._past(t_s), ordered), self._rules
+        )
         step = case.clock.step_index(t_s)
         found = [
             estimate(m, screened.problem, config.genetic, case.scenario.seed, step, screened.fit) for m in self._methods
@@ -103,9 +108,17 @@ class Estimator(Adapter):
 
     def _new_flow(self, position: tuple[float, ...]) -> SiteFlow:
         """The load flow with taps, capacitors and switches at ``position`` (n_control,)."""
-        case = self.case
-        network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
-        return SiteFlow(network, case.feeder, case.pod_sites, case.sensor_model.channels)
+        return self._first_flow.at(self._engine.unloaded(self._engine.controls_at(np.array(position))))
+
+    def _past(self, t_s: int) -> HistoryWindow:
+        """What the history says of ``t_s``: the same until another of its rows begins."""
+        known, unchanged = self.case.history, timedelta(seconds=gcd(self.case.history.step_s, _QUARTER_HOUR_S))
+        since_start = self.case.clock.instant(t_s) - known.start
+        return self._past_at(known.start + since_start // unchanged * unchanged)
+
+    def _new_past(self, instant: datetime) -> HistoryWindow:
+        look = self.case.scenario.estimator.history
+        return history_window(history(self.case.history, instant, look.days, look.window), 2 * look.window + 1)
 
     def _ordered(self, t_s: int, inputs: Inputs) -> Floats:
         """Power of the sites known from orders to storage and from what aggregators declared and sold (2 n_site,)."""
@@ -141,15 +154,15 @@ class Estimator(Adapter):
 
     def _screening(self, t_s: int, screened: Screening) -> dict[tuple[str, str], Any]:
         fit, problem = screened.fit, screened.problem
-        unobservable = float(len(self.case.sites))
+        in_islands = len(self.case.sites)
         if fit.converged and fit.row.size:
             spread = np.sqrt(np.diagonal(problem.history.covariance))
-            unobservable = float(observability(self.case.sites, fit.slope, spread).unobservable)
+            in_islands = unobservable(fit.slope, spread)
         figures = {
             "chi_square": screened.chi_square,
             "chi_square_limit": screened.limit,
             "undecided": float(len(screened.undecided)),
-            "unobservable_sites": unobservable,
+            "unobservable_sites": float(in_islands),
         }
         rows = [
             {

@@ -172,18 +172,21 @@ class _Causes:
         n_row, n_site = len(fit.row), len(problem.flow.sites)
         size = np.abs(problem.history.mean) + MARGIN * np.sqrt(np.diagonal(problem.history.covariance))
         self._most = np.concatenate([np.full(n_row, np.inf), np.repeat(size.reshape(2, n_site).sum(axis=1), n_site)])
-        self._pattern = np.hstack([np.eye(len(fit.row)), fit.slope])
-        self._residual, self._omega = fit.residual, fit.omega
-        self._least = NEGLIGIBLE * self._variance()
+        self._slope, self._residual, self._omega = fit.slope, fit.residual, fit.omega
+        self._variance = self._expected()
+        self._least = NEGLIGIBLE * self._variance
 
-    def _variance(self) -> Floats:
-        return np.asarray(np.sum(self._pattern * (self._omega @ self._pattern), axis=0))
+    def _expected(self) -> Floats:
+        """``s^T omega s`` of all causes (n_row + 2 n_site,)."""
+        unusual = np.sum(self._slope * (self._omega @ self._slope), axis=0)
+        return np.concatenate([np.diagonal(self._omega), unusual])
 
     def explained(self) -> Floats:
         """What each cause explains [chi-square], (n_row + 2 n_site,); 0 where it cannot be tested or be so large."""
-        variance = self._variance()
+        variance = self._variance
         testable = variance > self._least
-        size = np.where(testable, self._residual @ self._pattern / np.where(testable, variance, 1.0), 0.0)
+        along = np.concatenate([self._residual, self._residual @ self._slope])
+        size = np.where(testable, along / np.where(testable, variance, 1.0), 0.0)
         return np.where(np.abs(size) <= self._most, size**2 * variance, 0.0)
 
     def error(self, reading: int) -> tuple[float, float]:
@@ -192,11 +195,13 @@ class _Causes:
         return residual / variance, residual / math.sqrt(variance)
 
     def allow_for(self, cause: int) -> None:
-        pattern = self._pattern[:, cause]
+        n_row = len(self._residual)
+        pattern = np.eye(n_row)[cause] if cause < n_row else self._slope[:, cause - n_row]
         spread = self._omega @ pattern
         variance = float(pattern @ spread)
         self._residual = self._residual - spread * (pattern @ self._residual) / variance
         self._omega = self._omega - np.outer(spread, spread) / variance
+        self._variance = self._expected()
 
 
 def _rejection(problem: EstimationProblem, k: int, error: float, normalised: float) -> Rejection:

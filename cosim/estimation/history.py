@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
 
 from cosim.domain.frames import Floats, Ints, frozen
 from cosim.errors import Fault, ProfileError
@@ -41,6 +40,11 @@ class HistoryWindow:
     mean: Floats
     covariance: Floats
 
+    @cached_property
+    def root(self) -> Floats:
+        """Lower triangle (2 n_site, 2 n_site) whose square ``root root^T`` is the covariance."""
+        return frozen(np.linalg.cholesky(self.covariance))
+
 
 def history_window(samples: Floats, per_day: int = 1) -> HistoryWindow:
     """Statistics of ``samples`` (n_sample, 2 n_site) [kW, kvar], columns ``[p of all sites, q of all sites]``.
@@ -64,12 +68,13 @@ def history_window(samples: Floats, per_day: int = 1) -> HistoryWindow:
     low, high, mean = samples.min(axis=0), samples.max(axis=0), samples.mean(axis=0)
     margin = WIDENING * (high - low)
     covariance = _covariance(samples - mean, per_day)
-    loading = np.maximum(LOADING * np.sqrt(np.diagonal(covariance)), LOADING_FLOOR)
+    variance = np.einsum("ii->i", covariance)
+    variance += np.maximum(LOADING * np.sqrt(variance), LOADING_FLOOR) ** 2
     return HistoryWindow(
         lower=frozen(low - margin),
         upper=frozen(high + margin),
         mean=frozen(mean),
-        covariance=frozen(covariance + np.diag(loading**2)),
+        covariance=frozen(covariance),
     )
 
 
@@ -81,10 +86,11 @@ def _covariance(deviation: Floats, per_day: int) -> Floats:
     correlation = np.asarray(standard.T @ standard / len(standard))
     group = _groups(correlation, days)
     between = group[:, np.newaxis] != group
-    share = _noise_between(standard.reshape(days, per_day, -1), group, np.sum(correlation**2, where=between))
-    np.multiply(correlation, 1.0 - share, out=correlation, where=between)
+    share = _noise_between(standard.reshape(days, per_day, -1), group, float(np.sum((correlation * between) ** 2)))
+    correlation *= 1.0 - share * between
     scale *= np.sqrt((days + 1) / (days - 1))
-    return np.asarray(correlation * scale * scale[:, np.newaxis])
+    correlation *= np.outer(scale, scale)
+    return correlation
 
 
 def _groups(correlation: Floats, days: int) -> Ints:
@@ -92,8 +98,12 @@ def _groups(correlation: Floats, days: int) -> Ints:
     n_site = len(correlation) // 2
     linked = np.abs(correlation) >= max(TOGETHER, np.tanh(BEYOND_CHANCE / np.sqrt(max(days - 3, 1))))
     linked[np.arange(n_site), n_site + np.arange(n_site)] = True
-    _, group = scipy.sparse.csgraph.connected_components(scipy.sparse.csr_array(linked), directed=False)
-    return np.asarray(group, dtype=np.int64)
+    linked |= linked.T
+    np.fill_diagonal(linked, True)
+    first = np.argmax(linked, axis=1)  # of each group in the end, the first of its members
+    while np.any((further := np.where(linked, first, len(linked)).min(axis=1)) != first):
+        first = further[further]
+    return np.asarray(np.unique(first, return_inverse=True)[1], dtype=np.int64)
 
 
 def _noise_between(standard: Floats, group: Ints, square: float) -> float:
@@ -108,11 +118,10 @@ def _noise_between(standard: Floats, group: Ints, square: float) -> float:
     days, per_day, _ = standard.shape
     order = np.argsort(group, kind="stable")
     begin = np.flatnonzero(np.diff(group[order], prepend=-1))
-    rows, of_days = standard[:, :, order], 0.0
-    for k in range(per_day):
-        of_group = np.add.reduceat(rows[:, k : k + 1] * rows[:, k:], begin, axis=2) / per_day
-        between = of_group.sum(axis=2) ** 2 - np.sum(of_group**2, axis=2)
-        of_days += (2.0 * between.sum() - between[:, 0].sum()) / days
+    rows, (one, other) = standard[:, :, order], np.triu_indices(per_day)
+    of_group = np.add.reduceat(rows[:, one] * rows[:, other], begin, axis=2) / per_day
+    between = of_group.sum(axis=2) ** 2 - np.sum(of_group**2, axis=2)
+    of_days = float(np.sum(between * np.where(one == other, 1.0, 2.0))) / days
     return float(np.clip((of_days - square) / ((days - 1) * square), 0.0, 1.0))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse.csgraph
 
-from cosim.domain.frames import Floats
+from cosim.domain.frames import Floats, Ints
 from cosim.estimation.problem import EstimationProblem, evidence, total
 
 SHARE_LEFT_OPEN = 0.05
@@ -58,28 +58,40 @@ def observability(sites: tuple[str, ...], slope: Floats, spread: Floats) -> Obse
     the standard deviation of what each site does, or the median of all, if that is larger: a coarse meter at an idle
     site still determines it.
     """
-    known = _determined(slope * np.maximum(spread, np.median(spread)))
-    told = np.diagonal(known).reshape(2, len(sites))
-    dark = np.flatnonzero(told.min(axis=0) < 1.0 - SHARE_LEFT_OPEN)
+    basis = _determined(slope, spread)
+    told, known = np.sum(basis**2, axis=1), basis @ basis.T
+    dark = _dark(told)
     _, label = scipy.sparse.csgraph.connected_components(_coupled(known)[np.ix_(dark, dark)], directed=False)
     islands: list[tuple[str, ...]] = []
     for island in range(label.max(initial=-1) + 1):
         members = dark[label == island]
         names = [sites[k] for k in members]
-        islands += [tuple(names)] if told[:, members].sum() > LEAST_TOLD else [(name,) for name in names]
+        islands += [tuple(names)] if told.reshape(2, -1)[:, members].sum() > LEAST_TOLD else [(name,) for name in names]
     return Observability(tuple(np.delete(sites, dark).tolist()), tuple(islands))
 
 
-def _determined(slope: Floats) -> Floats:
-    """Projection (2 n_site, 2 n_site) onto the combinations that ``slope`` (n_row, 2 n_site) tells better than 1."""
+def unobservable(slope: Floats, spread: Floats) -> int:
+    """`Observability.unobservable` alone, which needs no islands; arguments as in `observability`."""
+    basis = _determined(slope, spread)
+    return len(_dark(np.sum(basis**2, axis=1)))
+
+
+def _dark(told: Floats) -> Ints:
+    """Sites in islands, by the shares (2 n_site,) of each P and Q that are determined."""
+    return np.flatnonzero(told.reshape(2, -1).min(axis=0) < 1.0 - SHARE_LEFT_OPEN)
+
+
+def _determined(slope: Floats, spread: Floats) -> Floats:
+    """Orthonormal basis (2 n_site, n_told) of the combinations that are determined, in units of the spread."""
+    slope = slope * np.maximum(spread, np.median(spread))
     information, direction = np.linalg.eigh(slope @ slope.T)
     told = information > 1.0
-    basis = slope.T @ direction[:, told] / np.sqrt(information[told])
-    return np.asarray(basis @ basis.T)
+    return np.asarray(slope.T @ direction[:, told] / np.sqrt(information[told]))
 
 
 def _coupled(known: Floats) -> Floats:
-    """(n_site, n_site) 1 where what the meters say about two sites, P or Q, has a cosine of `COUPLED` or more."""
+    """(n_site, n_site) 1 where what the meters say about two sites, P or Q, has a cosine of `COUPLED` or more;
+    ``known`` (2 n_site, 2 n_site) is the projection onto what is determined."""
     length = np.sqrt(np.maximum(np.diagonal(known), UNSEEN))
     cosine = np.abs(known) / np.outer(length, length)
     n_site = len(known) // 2

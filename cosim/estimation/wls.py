@@ -16,9 +16,11 @@ then stays below 1e-8 [standard deviations of the history].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from scipy.linalg.lapack import dpotrs, dtrtrs
+from scipy.linalg.blas import dtrmm
+from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
 
 from cosim.domain.frames import Floats, Ints, frozen
 from cosim.estimation.problem import EstimationProblem, Evidence, evidence, residuals, total
@@ -66,7 +68,7 @@ class _Point:
     slope: Floats
     slope_x: Floats
 
-    @property
+    @cached_property
     def cost(self) -> float:
         value = float(self.error @ self.error + self.y @ self.y)
         return value if np.isfinite(value) and np.isfinite(self.slope).all() else np.inf
@@ -79,7 +81,7 @@ def solve(problem: EstimationProblem) -> WlsSolution:
     itself; so it is, unconverged, where the load flow has no answer at the history's mean.
     """
     seen = evidence(problem)
-    root = np.asarray(np.linalg.cholesky(problem.history.covariance), dtype=np.float64)
+    root = problem.history.root
     if not seen.row.size:
         return _untouched(problem, seen, converged=True)
     point = _point(problem, seen, root, np.zeros(len(root)))
@@ -129,13 +131,15 @@ def _point(problem: EstimationProblem, seen: Evidence, root: Floats, y: Floats) 
     reading, slope = problem.flow.linearised(*total(problem, problem.history.mean + root @ y))
     error = (seen.value - reading[seen.row]) / seen.sigma
     slope_x = slope[seen.row] / seen.sigma[:, np.newaxis]
-    return _Point(y, error, slope_x @ root, slope_x)
+    # In columns of LAPACK, J^T = root^T (slope by x)^T.
+    by_y = dtrmm(1.0, root, slope_x.T, lower=1, trans_a=1).T
+    return _Point(y, error, by_y, slope_x)
 
 
 def _adjusted(point: _Point) -> tuple[Floats, Floats]:
     """The lower Cholesky factor of M, and the residuals (n_row,) after the full step in the linear model."""
     slope = point.slope
-    factor: Floats = np.asarray(np.linalg.cholesky(np.eye(len(slope)) + slope @ slope.T), dtype=np.float64)
+    factor, _ = dpotrf(np.eye(len(slope)) + slope @ slope.T, lower=1)
     residual, _ = dpotrs(factor, point.error + slope @ point.y, lower=1)
     return factor, np.asarray(residual)
 
@@ -158,5 +162,5 @@ def _covariance(root: Floats, slope: Floats, factor: Floats) -> Floats:
     covariance equations, AIAA Journal 6(6), 1968)."""
     inner, _ = dtrtrs(factor + np.eye(len(factor)), slope, lower=1)
     inner, _ = dtrtrs(factor, inner, lower=1, trans=1)
-    spread = root - (root @ slope.T) @ inner
+    spread = root - dtrmm(1.0, root, slope.T, lower=1) @ inner
     return np.asarray(spread @ spread.T)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import scipy.sparse.csgraph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ from cosim.domain.frames import frozen
 from cosim.domain.measurement import Channel, Place, Quality, Snapshot
 from cosim.estimation import genetic, wls
 from cosim.estimation.baddata import screen
-from cosim.estimation.history import history_window
+from cosim.estimation.history import _groups, history_window
 from cosim.estimation.observability import observe
 from cosim.estimation.problem import EstimationProblem
 from cosim.estimation.quality import error_statistics
@@ -246,6 +247,21 @@ def test_history_holds_its_samples_and_can_be_inverted(seed, days, per_day, n_si
     assert (window.upper >= samples).all()
     assert ((window.lower <= window.mean + 1e-9) & (window.mean <= window.upper + 1e-9)).all()
     assert np.linalg.eigvalsh(window.covariance).min() > 0.0
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(1, 30))
+def test_groups_of_a_history_are_those_of_single_linkage(seed, n_site):
+    """Long chains too: what is next to each other is correlated, in any order."""
+    rng = rng_for(seed, "links")
+    size, order = 2 * n_site, rng.permutation(2 * n_site)
+    linked = np.diag(np.full(size, 1.0)) + np.diag(rng.random(size - 1), 1) ** 0.05
+    linked = np.where(np.eye(size, k=1), linked, np.eye(size))
+    correlation = np.maximum(linked, linked.T)[np.ix_(order, order)]
+    together = correlation >= 0.9
+    together[np.arange(n_site), n_site + np.arange(n_site)] = True
+    expected = scipy.sparse.csgraph.connected_components(scipy.sparse.csr_array(together), directed=False)[1]
+    np.testing.assert_array_equal(_groups(correlation, 28), expected)
 
 
 @settings(deadline=None)

@@ -3,7 +3,7 @@ import pytest
 from small_feeder import HEAD, METER_A, METER_B, METER_C, SPREAD, channel, history, problem
 
 from cosim.estimation import wls
-from cosim.estimation.observability import observability, observe
+from cosim.estimation.observability import observability, observe, unobservable
 
 SITES = ("A1", "A2", "B1.1", "B1.2", "C1")
 POWERS = tuple(channel(site, q, 1.0) for site in ("A", "B", "C") for q in ("p_kw", "q_kvar"))
@@ -79,6 +79,7 @@ def test_the_slope_of_a_solution_says_the_same():
     found = observability(case.flow.sites, wls.solve(case).slope, SPREAD)
     assert found == observe(case)
     assert found.islands == (("B", "C"),)
+    assert unobservable(wls.solve(case).slope, SPREAD) == found.unobservable == 2
 
 
 def test_voltages_determine_what_they_show_better_than_the_history():

@@ -221,6 +221,33 @@ def test_a_branch_without_current_has_no_slope_of_it(unbalanced):
     assert np.isfinite(slope).all()
 
 
+def test_at_another_position_of_taps_it_is_the_flow_made_there():
+    feeder = load_feeder(MV5.parent / "ieee123")
+    engine = Engine(feeder, GridConfig())
+    channels = [channel("vm_pu", bus=bus) for bus in engine.layout.buses[::9]]
+    branch, end = engine.layout.terminals[4].split("@")
+    channels += [channel(q, branch=branch, end=end) for q in ("p_kw", "q_kvar", "i_a")]
+    values = engine.control_values(engine.controls())
+    first = SiteFlow(engine.unloaded(), feeder, engine.pod_sites, channels)
+    network = engine.unloaded(engine.controls_at(np.where(values == values[0], values[0] + 0.0125, values)))
+    there, moved = SiteFlow(network, feeder, engine.pod_sites, channels), first.at(network)
+    engine.close()
+    power = np.linspace(5.0, 30.0, len(first.sites)), np.linspace(2.0, 9.0, len(first.sites))
+    before = first.linearised(*power)
+    for one, other in zip(moved.linearised(*power), there.linearised(*power), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(there.linearised(*power)[0] - before[0]).max() > 1e-3
+    np.testing.assert_array_equal(first.linearised(*power)[0], before[0])
+
+
+def test_a_single_case_is_settled_to_the_last_digits(flow):
+    """Twice the same power, at once and in a batch of two: the batch may stop 1e-8 pu earlier."""
+    alone, batch = flow.predict(P_KW[:1], Q_KVAR[:1]), flow.predict(P_KW, Q_KVAR)
+    np.testing.assert_allclose(alone[0], batch[0], rtol=1e-8, atol=1e-5)
+    again, _ = flow.linearised(P_KW[0], Q_KVAR[0])
+    np.testing.assert_array_equal(alone[0], again)
+
+
 def test_states_are_the_engines(engine, flow):
     states = flow.states(P_KW, Q_KVAR)
     for k, state in enumerate(engine_states(engine)):

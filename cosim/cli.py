@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from cosim.analysis_cli import add_commands as add_analysis
 from cosim.coordination_cli import add_commands as add_coordination
-from cosim.uftp_cli import add_commands as add_uftp
 from cosim.errors import CosimError, Fault, InputError, ScenarioError
+from cosim.uftp_cli import add_commands as add_uftp
 
 if TYPE_CHECKING:
     from cosim.scenario.load import LoadedScenario

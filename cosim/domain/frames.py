@@ -53,8 +53,8 @@ class EventTable:
 
 @dataclass(frozen=True)
 class Message:
-    """What one simulator tells another, a list in plain JSON but for arrays; not recorded. It holds until the next, or is
-    said ``once``."""
+    """What one simulator tells another, a list in plain JSON but for arrays; not recorded. It holds until the next, or
+    is said ``once``."""
 
     name: str
     long_name: str

@@ -45,7 +45,7 @@ from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
 from cosim.domain.market import Contract, Need
 from cosim.domain.site import bus_of_site, site_sums, sites_of
-from cosim.errors import Fault, FeederError, InputError, ScenarioError
+from cosim.errors import Fault, FeederError, InputError, ProfileError, ScenarioError
 from cosim.estimation.history import noisy_history
 from cosim.flexibility.pod_forecast import PodForecast, PowerForecast, Powers
 from cosim.flexibility.portfolio import Unit, owned_storage
@@ -241,6 +241,14 @@ class Case:
         values = noisy_history(true, error_percent, rng_for(self.scenario.seed, "history"))
         return self.profiles.with_columns(names, values)
 
+    @property
+    def design_powers(self) -> tuple[Powers, ...]:
+        """Powers of all PODs (n_pod,) in the situations that prequalification looks at. Raises ProfileError if profiles
+        do not have them."""
+        config = self.scenario.coordination
+        instants = () if config is None else config.snapshots
+        return tuple(self.feeder.powers(self.profiles.names, self.profiles.rows(at)) for at in instants)
+
     @cached_property
     def sensor_model(self) -> SensorModel:
         return sensor_model(self.meters, self.scenario.sensors, self.scenario.seed)
@@ -342,12 +350,22 @@ def open_case(loaded: LoadedScenario) -> Case:
     if scenario.sensors.replay is not None:  # finds a recording that does not fit
         recording = loaded.resolve("sensors.replay.file", scenario.sensors.replay.file)
         read_recording(recording, case.sensor_model.channels, case.clock)
+    _look_at_snapshots(case)
     look = scenario.estimator.history
     for instant in (case.clock.start, case.clock.instant(case.clock.until_s - case.clock.step_s)):
         history(case.history, instant, look.days, look.window)  # finds a history that is too short
         if scenario.market is not None and scenario.dso.forecast.method != "perfect":
             history(case.profiles, instant, scenario.dso.forecast.days, 0)
     return case
+
+
+def _look_at_snapshots(case: Case) -> None:
+    """Raises ScenarioError for instants that the profiles do not have."""
+    try:
+        _ = case.design_powers
+    except ProfileError as error:
+        key = "coordination.snapshots"
+        raise ScenarioError([case.loaded.fault(key, f.problem, f.value, f.allowed) for f in error.faults]) from None
 
 
 def _mean_import_kw(feeder: Feeder, profiles: Profiles | None) -> float:

@@ -50,6 +50,13 @@ class Network:
         rows, uncertainty = self.market.in_question(model.rows(linear), situation, resources)
         return area_grid(name, linear, rows, uncertainty)
 
+    def snapshot(self, name: str, p_kw: Floats, q_kvar: Floats) -> Grid:
+        """The feeder at powers of PODs (n_pod,) as an area of that name, with all limits and its controls where the
+        script has them."""
+        model = self.market.model_at(tuple(self._engine.control_values(self._engine.controls()).tolist()))
+        linear = model.exact(p_kw, q_kvar)
+        return area_grid(name, linear, model.rows(linear))
+
     def allows(self, measures: Positions) -> bool:
         """Whether measures may be at these positions together."""
         return self._engine.allows(measures)

@@ -87,6 +87,7 @@ class Dso(Adapter):
         self._network = Network(case)
         self._voice = Voice(case, "dso") if "dso" in case.parties else None
         self.answers = () if self._voice is None else ("inbox",)
+        self._snapshots = tuple(self._network.snapshot(case.area, *powers) for powers in case.design_powers)
         self._sums = site_sums(case.pod_sites)
         self._resources = {unit.resource.id: unit.resource for unit in case.portfolio}
         pods, sign = case.pods, PASSIVE_SIGN
@@ -160,6 +161,7 @@ class Dso(Adapter):
             terms.change_kw,
             terms.tolerance_kw,
             terms.price_eur_per_kwh,
+            self._snapshots,
         )
         return Own(
             situation.t_s,

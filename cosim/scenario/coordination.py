@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cosim.scenario.values import NonNegative, Number, Part, Switch
+from cosim.scenario.values import Instant, NonNegative, Number, Part, Switch
 
 
 class InterfaceConfig(Part):
@@ -24,5 +24,11 @@ class CoordinationConfig(Part):
     interface: InterfaceConfig = Field(InterfaceConfig(), description="what is agreed about the interface")
     same_aggregator: Switch = Field(
         True, description="whether all resources at a POD have one aggregator, for local and for global services"
+    )
+    snapshots: tuple[Instant, ...] = Field(
+        (),
+        description="instants whose profiles prequalification looks at, e.g. those of the highest load and of the highest "
+        "generation: schemes that prequalify list no more of a resource than the network can take in all of them "
+        "together; default: all that is registered",
     )
     tso_perimeter: str = Field("", description="TSO perimeter in which all DSO perimeters of the feeder lie")

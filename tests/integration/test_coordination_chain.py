@@ -279,3 +279,19 @@ def test_same_bytes_wherever_parties_run(tmp_path: Path, scheme: str, remotes: l
     here = result_hash(coordinated(tmp_path / "here.h5", scheme, short))
     for k, remote in enumerate(remotes):
         assert result_hash(coordinated(tmp_path / f"{k}.h5", scheme, short, f"remote={remote}")) == here, remote
+
+
+def test_prequalification_lists_what_the_grid_can_take_in_all_snapshots(tmp_path: Path) -> None:
+    """With a snapshot in which a limit is violated already, nothing that makes it worse is on the list; at night with
+    the limits of the ratings all is."""
+    bought = {}
+    for name, overrides in {
+        "noon": ("coordination.snapshots=['2016-05-16T12:00:00+01:00']",),
+        "night": ("coordination.snapshots=['2016-05-16T02:00:00+01:00']", "limits={derated: null}"),
+        "all": ("limits={derated: null}",),
+    }.items():
+        path = coordinated(tmp_path / f"{name}.h5", "smartnet_centralised", "transmission.need.share=1", *overrides)
+        bought[name] = tables(path, "awards").query("area != ''")["quantity_kw"].sum()
+    assert bought["all"] > 1.0
+    assert bought["night"] == pytest.approx(bought["all"], rel=1e-9)
+    assert bought["noon"] < bought["all"]

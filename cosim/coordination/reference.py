@@ -51,8 +51,8 @@ and `imo`; only those that the scheme names run, and links exist only where it l
 an MTU closes the gate for the next: whoever has something to say when the gate closes says it, then `dso`, `tso` and
 `imo` answer each other within the step until all stages are cleared. Awards reach sellers one step later.
 
-Schemes that prequalify (`prequalified: true`) list what the network can take in all `coordination.snapshots`, instants of
-the profiles such as those of the highest load and of the highest generation; a limit that is violated in one lets
+Schemes that prequalify (`prequalified: true`) list what the network can take in all `coordination.snapshots`, instants
+of the profiles such as those of the highest load and of the highest generation; a limit that is violated in one lets
 nothing through that makes it worse. Without snapshots all that is registered is on the list.
 
 Every message is recorded with time, sender, receiver, type, stage, round, size and hash, and so is what each stage

@@ -1,5 +1,5 @@
 """``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list, clear, schemes,
-uftp, export.
+uftp, export, sweep.
 
 Exit codes: 0 done; 1 the run or an outside service failed; 2 wrong input; 130 interrupted. A user's mistake gives one
 clear message on stderr, never a traceback. Rooms are imported by the command that needs them, so that all start fast.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from cosim.analysis_cli import add_commands as add_analysis
 from cosim.coordination_cli import add_commands as add_coordination
 from cosim.errors import CosimError, Fault, InputError, ScenarioError
+from cosim.sweep_cli import add_commands as add_sweep
 from cosim.uftp_cli import add_commands as add_uftp
 
 if TYPE_CHECKING:
@@ -275,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = command("list", "list feeders, scenarios, results, methods, simulators", _list)
     listing.add_argument("kind", nargs="?", choices=["feeders", "scenarios", "results", "simulators"])
     add_coordination(command)
+    add_sweep(command)
     add_uftp(command)
     add_analysis(command)
     return parser

@@ -28,6 +28,8 @@ Run = Any
 Files = list[str] | list[Path] | tuple[str | Path, ...]
 INDEX = "index.parquet"
 _COLUMNS = ("run", "path", "status", "error")
+_TOLD = ("status", "error", "path", "hash", "wall_s")
+"""What an index tells of a run beside the fields that vary; the last two where sweeps write them."""
 _SHOWN = 5
 
 
@@ -143,7 +145,7 @@ class Study:
         for run in chosen[1:]:
             with self.open(run) as results:
                 self._require_same_layout(path, chosen[0], layout, run, results.model(path))
-        told = self._runs.loc[list(chosen)].drop(columns=["status", "error", "path"])
+        told = self._runs.loc[list(chosen)].drop(columns=list(_TOLD), errors="ignore")
         paths = [Path(path) for path in self._runs.loc[list(chosen), "path"]]
         return dataset_of(paths, path, layout, elements, told).isel(time=rows)
 
@@ -260,7 +262,7 @@ def _beside(index: Path, path: str | None) -> str:
 
 def _arranged(table: pd.DataFrame) -> pd.DataFrame:
     """The index ``run``, fields that vary first, what became of the run last."""
-    told = ["status", "error", "path"]
+    told = [name for name in _TOLD if name in table]
     return table.set_index("run")[[name for name in table if name not in (*told, "run")] + told]
 
 

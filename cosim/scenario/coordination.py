@@ -28,7 +28,7 @@ class CoordinationConfig(Part):
     snapshots: tuple[Instant, ...] = Field(
         (),
         description="instants whose profiles prequalification looks at, e.g. those of the highest load and of the "
-        "highest generation: schemes that prequalify list no more of a resource than the network can take in all of them "
-        "together; default: all that is registered",
+        "highest generation: schemes that prequalify list no more of a resource than the network can take in all of "
+        "them; default: all that is registered",
     )
     tso_perimeter: str = Field("", description="TSO perimeter in which all DSO perimeters of the feeder lie")

@@ -194,9 +194,10 @@ def test_the_index_of_a_sweep_is_one(tmp_path: Path) -> None:
     ]
     write_index(tmp_path, "study", ["market.gamma"], [row | {"hash": None, "wall_s": 1.0} for row in rows])
     study = open_study(tmp_path)
-    assert list(study.runs.columns) == ["market.gamma", "seed", "hash", "wall_s", "status", "error", "path"]
+    assert list(study.runs.columns) == ["market.gamma", "seed", "status", "error", "path", "hash", "wall_s"]
     assert study.series("grid/head/p_kw").index.unique("run").tolist() == [0]
     assert study.dataset("grid/head")["market.gamma"].values.tolist() == [0.5]
+    assert "hash" not in study.dataset("grid/head").coords
     with pytest.raises(ResultError, match="run 1 has no result file: diverged"):
         study.open(1)
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from datetime import time
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from cosim.clock import zone
 from cosim.scenario.measures import MeasureConfig
 from cosim.scenario.procurement import ContractConfig, NeedConfig
 from cosim.scenario.values import (
@@ -20,6 +18,7 @@ from cosim.scenario.values import (
     Share,
     Switch,
     TimeOfDay,
+    TimeSeriesFile,
     Whole,
     form,
 )
@@ -85,18 +84,8 @@ class FlexibleVehicle(Part):
     charging: Literal["at_once", "evenly"] = Field("at_once", description="how it charges without activation")
 
 
-class Outdoor(Part):
+class Outdoor(TimeSeriesFile):
     """Outdoor temperatures from a CSV or Parquet file with a column temperature_c."""
-
-    file: Path = Field(description="CSV or Parquet file, relative to the scenario file")
-    timezone: str = Field(description="zone of time stamps without offset, e.g. UTC, Etc/GMT-1, Europe/Rome")
-    time_column: str = Field("time", description="name of the time column")
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        zone(value)
-        return value
 
 
 class FlexibleHeatPump(Part):

@@ -11,10 +11,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from cosim.clock import Clock, format_duration, zone
+from cosim.clock import Clock, format_duration
 from cosim.scenario.coordination import CoordinationConfig
 from cosim.scenario.market import AggregatorConfig, DsoConfig, MarketConfig, ResourceConfig
 from cosim.scenario.settlement import SettlementConfig
@@ -30,6 +30,7 @@ from cosim.scenario.values import (
     Share,
     Switch,
     TimeOfDay,
+    TimeSeriesFile,
     Whole,
     form,
 )
@@ -48,12 +49,8 @@ class SimbenchProfiles(Part):
     simbench: str = Field("1-complete_data-mixed-all-1-sw", description="SimBench data set holding the profiles")
 
 
-class FileProfiles(Part):
+class FileProfiles(TimeSeriesFile):
     """Profiles read from a CSV or Parquet file of the user: a time column and one column per profile."""
-
-    file: Path = Field(description="CSV or Parquet file, relative to the scenario file")
-    timezone: str = Field(description="zone of time stamps without offset, e.g. UTC, Etc/GMT-1, Europe/Rome")
-    time_column: str = Field("time", description="name of the time column")
 
     @model_validator(mode="before")
     @classmethod
@@ -62,12 +59,6 @@ class FileProfiles(Part):
             raise ValueError(
                 "profiles come from `simbench` or from `file`, not both; `simbench: null` takes an inherited one out"
             )
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        zone(value)
         return value
 
 

@@ -8,8 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from cosim.clock import zone
-from cosim.scenario.values import NonNegative, Number, Part, Positive, Share, Whole
+from cosim.scenario.values import NonNegative, Number, Part, Positive, Share, TimeSeriesFile, Whole
 
 _FILES = (".json", ".m", ".mat")
 
@@ -21,19 +20,9 @@ class RandomNeed(Part):
     persistence: Share = Field(0.8, lt=1.0, description="part of the need of an MTU that remains in the next [1]")
 
 
-class FileNeed(Part):
+class FileNeed(TimeSeriesFile):
     """A need from a CSV or Parquet file with a column need_kw: of the whole system, so divided by `feeders`. What an
     MTU needs is its mean over the MTU."""
-
-    file: Path = Field(description="CSV or Parquet file, relative to the scenario file")
-    timezone: str = Field(description="zone of time stamps without offset, e.g. UTC, Etc/GMT-1, Europe/Rome")
-    time_column: str = Field("time", description="name of the time column")
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        zone(value)
-        return value
 
 
 def _need_form(value: object) -> str:

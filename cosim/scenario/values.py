@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import re
 from datetime import date, time
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, Strict
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    field_validator,
+)
 
-from cosim.clock import DURATION_FORM, format_duration, parse_duration_s
+from cosim.clock import DURATION_FORM, format_duration, parse_duration_s, zone
 
 
 def _duration(value: object) -> int:
@@ -56,3 +66,17 @@ class Part(BaseModel):
     """Base of all parts: frozen, unknown keys forbidden, no silent conversion of text to numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TimeSeriesFile(Part):
+    """A CSV or Parquet file with a time stamp in each row."""
+
+    file: Path = Field(description="CSV or Parquet file, relative to the scenario file")
+    timezone: str = Field(description="zone of time stamps without offset, e.g. UTC, Etc/GMT-1, Europe/Rome")
+    time_column: str = Field("time", description="name of the time column")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        zone(value)
+        return value

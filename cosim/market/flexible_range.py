@@ -44,9 +44,9 @@ def export_kw(clearing: Clearing, mtu: int = 0) -> float:
     return -float(network.head_by_delta @ network.state(clearing.solution.x).delta_kw)
 
 
-def at_export(case: ClearingCase, kw: float, solver: Solver | None = None) -> Clearing:
-    """The plan of least cost with a change of the export by ``kw``."""
-    settings = replace(case.settings, interface_kw=(-kw, -kw), objective="least_cost")
+def at_export(case: ClearingCase, kw: float, solver: Solver | None = None, within_kw: float = 0.0) -> Clearing:
+    """The plan of least cost with a change of the export by ``kw``, or ``within_kw`` of that."""
+    settings = replace(case.settings, interface_kw=(-kw - within_kw, -kw + within_kw), objective="least_cost")
     return clear(replace(case, settings=settings), solver)
 
 
@@ -56,7 +56,7 @@ def supply_curve(case: ClearingCase, solver: Solver | None = None) -> SupplyCurv
         raise BidError(Fault("a supply curve is of one MTU", key="networks", value=f"{case.n_mtu} MTUs"))
     solver = solver or Highs()
     case = _firm(case, solver)
-    low, high = (_point(case, kw, solver) for kw in export_range(case, solver))
+    low, high = (_point(case, kw, solver, _SAME_KW) for kw in export_range(case, solver))
     points, open_ = {low.kw: low, high.kw: high}, [(low, high)]
     while open_:
         a, b = open_.pop()
@@ -89,8 +89,9 @@ def _extreme(case: ClearingCase, objective: Objective, solver: Solver) -> float:
     return export_kw(clear(replace(case, settings=settings), solver))
 
 
-def _point(case: ClearingCase, kw: float, solver: Solver) -> _Point:
-    found = at_export(case, kw, solver)
+def _point(case: ClearingCase, kw: float, solver: Solver, within_kw: float = 0.0) -> _Point:
+    """An end of the range is known as well as a solver keeps limits: exactly there may be no plan."""
+    found = at_export(case, kw, solver, within_kw)
     row = next(k for k, tag in enumerate(found.program.rows.tags) if tag.kind == "interface")
     return _Point(kw, found.objective_eur, -float(found.solution.row_dual[row]))
 

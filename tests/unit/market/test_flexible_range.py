@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from small_market import DOWN, bid, case, kw, network
 
-from cosim.errors import BidError
+from cosim.errors import BidError, MarketError
 from cosim.market.clearing import clear
 from cosim.market.flexible_range import at_export, export_range, supply_curve
 
@@ -54,6 +54,16 @@ def test_after_a_local_stage_its_awards_stay():
     later = replace(CASE, locked=locked)
     assert export_range(later)[0] == pytest.approx(20.0 - 25.0)
     assert kw(at_export(later, 40.0))["P0 a"] == pytest.approx(30.0)
+
+
+def test_a_solver_knows_the_end_of_a_range_only_so_well():
+    """Beyond it, if only by a rounding error of the solver's, there is no plan; next to it there is."""
+    hard = replace(CASE, settings=replace(CASE.settings, slack_eur_per_kwh=None))
+    _, high = export_range(hard)
+    beyond_kw = high + 5e-6
+    with pytest.raises(MarketError, match="infeasible"):
+        at_export(hard, beyond_kw)
+    assert at_export(hard, beyond_kw, within_kw=1e-5).cost_eur == pytest.approx(at_export(hard, high - 1e-6).cost_eur)
 
 
 def test_a_curve_is_of_one_mtu():

@@ -93,7 +93,8 @@ def _point(case: ClearingCase, kw: float, solver: Solver, within_kw: float = 0.0
     """An end of the range is known as well as a solver keeps limits: exactly there may be no plan."""
     found = at_export(case, kw, solver, within_kw)
     row = next(k for k, tag in enumerate(found.program.rows.tags) if tag.kind == "interface")
-    return _Point(kw, found.objective_eur, -float(found.solution.row_dual[row]))
+    at_kw = export_kw(found) if within_kw else kw
+    return _Point(at_kw, found.objective_eur, -float(found.solution.row_dual[row]))
 
 
 def _meeting(a: _Point, b: _Point) -> float | None:

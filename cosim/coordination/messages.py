@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
-import numpy as np
-
 from cosim.coordination.grid import Grid
-from cosim.coordination.plain import from_plain, to_plain
+from cosim.coordination.plain import from_plain, json_of, to_plain
 from cosim.coordination.traffic_light import Light
 from cosim.domain.frames import Complexes, Floats
 from cosim.domain.market import Bid, Direction, Need, PriceStep, Resource
@@ -138,7 +134,7 @@ class Message:
 
     @cached_property
     def _wire(self) -> bytes:
-        return json.dumps(to_plain(self.body), default=_array, sort_keys=True).encode()
+        return json_of(self.body).encode()
 
     @property
     def size(self) -> int:
@@ -166,7 +162,3 @@ def message_from_plain(plain: Mapping[str, Any]) -> Message:
     """The message that `message_to_plain` gave."""
     body = from_plain(_BODIES[plain["type"]], plain["body"])
     return Message(**{**plain, "body": body})
-
-
-def _array(value: Any) -> str:
-    return base64.b64encode(np.asarray(value).tobytes()).decode()

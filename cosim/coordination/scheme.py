@@ -105,12 +105,15 @@ class Scheme(Part):
         Annotated[str, Field(pattern=r"^(DSO|TSO|IMO|AGG|BRP) to (DSO|TSO|IMO|AGG|BRP)$")], tuple[MessageType, ...]
     ] = Field(description="types of messages that cross, by `SENDER to RECEIVER`")
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @cached_property
     def position(self) -> Mapping[str, int]:
         """Place of each stage in the order."""
         return {name: k for k, name in enumerate(self.stages)}
 
-    @property
+    @cached_property
     def declared(self) -> frozenset[tuple[str, str, str]]:
         """(type, sender, receiver) of all that may cross."""
         pairs = ((key.split(" to "), types) for key, types in self.messages.items())

@@ -218,11 +218,11 @@ class Fleet:
         config = self.sellers.get(seller, self.sellers.get("default", AggregatorConfig()))
         own = [members[unit.resource.id] for unit in self.units if unit.resource.aggregator == seller]
         terms = Terms(seller, t_s, config.delivery, coupled=n_mtu > 1 and config.delivery == "single", submitted_s=at_s)
-        found = []
+        found: list[Bid] = []
         for product in PRODUCTS.values():
             sized = replace(product, min_kw=config.min_kw, step_kw=config.step_kw)
-            found += [replace(bid, min_accept=config.min_accept) for bid in offers(own, sized, terms)]
-        return found
+            found += offers(own, sized, terms)
+        return [replace(bid, min_accept=config.min_accept) for bid in found] if config.min_accept else found
 
     def _sellers(self) -> list[str]:
         return list(dict.fromkeys(unit.resource.aggregator for unit in self.units))

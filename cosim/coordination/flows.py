@@ -78,10 +78,16 @@ def _from_stages(scheme: Scheme, name: str, stage: Stage) -> Iterator[Flow]:
 
 def check_declared(scheme: Scheme, messages: Iterable[Message]) -> None:
     """Raises MarketError if a scheme does not let one of these cross."""
+    declared = _declared(scheme)
     for message in messages:
-        if (message.type, role_of(message.sender), role_of(message.receiver)) not in scheme.declared:
+        if (message.type, role_of(message.sender), role_of(message.receiver)) not in declared:
             what = f"{message.type} from {message.sender} to {message.receiver}"
             raise MarketError(f"scheme {scheme.name} does not declare {what}")
+
+
+@lru_cache(_KEPT)
+def _declared(scheme: Scheme) -> frozenset[tuple[str, str, str]]:
+    return scheme.declared
 
 
 def outcome_type(source: Stage, target: Stage) -> MessageType:

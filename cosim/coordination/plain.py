@@ -47,7 +47,10 @@ def _shallow(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return base64.b64encode(value.tobytes()).decode()
     names = _parts(type(value))
-    return to_plain(value) if names is None else {name: getattr(value, name) for name in names}
+    if names is None:
+        return to_plain(value)
+    own = vars(value)
+    return own if len(own) == len(names) else {name: own[name] for name in names}
 
 
 _AS_IT_IS = frozenset({str, int, bool, type(None), np.ndarray})

@@ -46,7 +46,8 @@ def _shallow(value: Any) -> Any:
     """What JSON is to write for a value that it does not know."""
     if isinstance(value, np.ndarray):
         return base64.b64encode(value.tobytes()).decode()
-    names = _parts(type(value))
+    kind: Any = type(value)
+    names = _parts(kind)
     if names is None:
         return to_plain(value)
     own = vars(value)

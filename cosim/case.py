@@ -39,7 +39,7 @@ from cosim.case_flexibility import (
 from cosim.clock import Clock
 from cosim.coordination.in_run import parties_in_run
 from cosim.coordination.scheme import Scheme
-from cosim.coordination.transmission import TransmissionSide
+from cosim.coordination.transmission import TransmissionSide, TransmissionState
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.grid import GridLayout
@@ -68,6 +68,7 @@ from cosim.wiring import CLASSES
 
 FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
 Opened = TypeVar("Opened")
+_MTUS_KEPT = 4
 REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 
 
@@ -96,15 +97,15 @@ class Case:
     def scenario(self) -> Scenario:
         return self.loaded.scenario
 
-    @property
+    @cached_property
     def clock(self) -> Clock:
         return self.scenario.clock
 
-    @property
+    @cached_property
     def pods(self) -> tuple[str, ...]:
         return tuple(self.feeder.pods)
 
-    @property
+    @cached_property
     def sites(self) -> tuple[str, ...]:
         """Buses that hold PODs, by phases where they do not connect to all (`cosim.domain.site`)."""
         return sites_of(self.pod_sites)
@@ -115,20 +116,20 @@ class Case:
         p_kw, q_kvar = self.feeder.powers(self.profiles.names, sample(self.profiles, self.clock))
         return frozen(p_kw), frozen(q_kvar)
 
-    @property
+    @cached_property
     def pod_buses(self) -> frozenset[str]:
         return frozenset(bus_of_site(site) for site in self.pod_sites)
 
-    @property
+    @cached_property
     def pod_kinds(self) -> tuple[str, ...]:
         return tuple(pod.kind for pod in self.feeder.pods.values())
 
-    @property
+    @cached_property
     def market_config(self) -> MarketConfig:
         """The rules of the market; the default ones where the scenario has none."""
         return self.scenario.market or MarketConfig()
 
-    @property
+    @cached_property
     def area(self) -> str:
         """The feeder as an area of distribution."""
         return area_name(self.feeder.name)
@@ -197,7 +198,21 @@ class Case:
         mtu = begin_s // self.clock.mtu_s
         if n_mtu == 1 and now is not None:
             return self.pod_forecast.next(mtu, now)
-        return self.pod_forecast.ahead(mtu, n_mtu)
+        return self._ahead(mtu, n_mtu)
+
+    @cached_property
+    def _ahead(self) -> Callable[[int, int], PowerForecast]:
+        """Forecasts from long before, by first MTU and number of MTUs."""
+        return lru_cache(self.pod_forecast.ahead)
+
+    @cached_property
+    def system_at(self) -> Callable[[int], TransmissionState]:
+        """The side of the transmission operator in the MTU that begins at a time [s]; of a case with a scheme."""
+        return lru_cache(_MTUS_KEPT)(self._system_at)
+
+    def _system_at(self, t_s: int) -> TransmissionState:
+        assert self.transmission is not None  # as with every scheme
+        return self.transmission.at(t_s, float(self.expected(t_s, 1, None).p_kw.sum()))
 
     @cached_property
     def pod_forecast(self) -> PodForecast:

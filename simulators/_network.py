@@ -46,16 +46,14 @@ class Network:
         """The feeder in the one MTU of a situation as an area of that name, with the limits that ``resources`` could
         matter for."""
         model = self.market.model_at(situation.position)
-        linear = model.exact(situation.p_kw[0], situation.q_kvar[0])
-        rows, uncertainty = self.market.in_question(model.rows(linear), situation, resources)
-        return area_grid(name, linear, rows, uncertainty)
+        linear, rows = model.around(situation.p_kw[0], situation.q_kvar[0])
+        return area_grid(name, linear, *self.market.in_question(rows, situation, resources))
 
     def snapshot(self, name: str, p_kw: Floats, q_kvar: Floats) -> Grid:
         """The feeder at powers of PODs (n_pod,) as an area of that name, with all limits and its controls where the
         script has them."""
         model = self.market.model_at(tuple(self._engine.control_values(self._engine.controls()).tolist()))
-        linear = model.exact(p_kw, q_kvar)
-        return area_grid(name, linear, model.rows(linear))
+        return area_grid(name, *model.around(p_kw, q_kvar))
 
     def allows(self, measures: Positions) -> bool:
         """Whether measures may be at these positions together."""

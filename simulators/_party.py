@@ -15,7 +15,6 @@ from cosim.coordination.case import place_of
 from cosim.coordination.flows import check_declared
 from cosim.coordination.in_run import LOOP, SELLERS, awards_of, binding, hearers, transfers
 from cosim.coordination.messages import Message as Told
-from cosim.coordination.messages import message_from_plain, message_to_plain
 from cosim.coordination.outcome import StageOutcome
 from cosim.coordination.party import Party, at_the_gate, check_cleared, party, step
 from cosim.coordination.telling import Own
@@ -164,7 +163,7 @@ class Voice:
         if self._party is None:
             return
         t_s = self._party.knows.own.t_s
-        came = [message_from_plain(plain) for (entity, _), mail in inputs.items() if entity in _BOXES for plain in mail]
+        came: list[Told] = [told for (entity, _), mail in inputs.items() if entity in _BOXES for told in mail]
         with self._named(t_s):
             self._party, said = step(self._party, [message for message in came if message.t_s == t_s])
             self._say(said)
@@ -173,7 +172,7 @@ class Voice:
         """The outputs: what has just been said, once, and all the rest of this step."""
         said, self._said = self._said, ()
         mail = {
-            ("mail", f"to_{name}"): [message_to_plain(m) for m in said if m.receiver == self._parties[name]]
+            ("mail", f"to_{name}"): [message for message in said if message.receiver == self._parties[name]]
             for name in self._hearers
         }
         found: dict[tuple[str, str], Any] = {**mail, ("log", MESSAGES.name): list(self._log)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cosim.case import Case
 from cosim.coordination.case import Rules
-from cosim.coordination.transmission import TransmissionState, rules_of
+from cosim.coordination.transmission import rules_of
 from cosim.market.session import limit_settings
 from cosim.scenario.coordination import InterfaceConfig
 
@@ -14,17 +14,6 @@ from cosim.scenario.coordination import InterfaceConfig
 def next_mtu(case: Case, t_s: int) -> int | None:
     """The beginning [s] of the MTU for which the gate closes with the step at ``t_s``; None if none does."""
     return next((begin_s for begin_s, n_mtu in case.gates(t_s) if n_mtu == 1), None)
-
-
-def expected_import_kw(case: Case, t_s: int) -> float:
-    """What the profiles of the feeder are expected to draw in the MTU at ``t_s``, as far ahead as one likes."""
-    return float(case.expected(t_s, 1, None).p_kw.sum())
-
-
-def system_at(case: Case, t_s: int) -> TransmissionState:
-    """The side of the transmission operator in the MTU that begins at ``t_s``."""
-    assert case.transmission is not None  # as with every scheme
-    return case.transmission.at(t_s, expected_import_kw(case, t_s))
 
 
 def interfaces(case: Case) -> dict[str, str]:

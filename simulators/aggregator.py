@@ -97,6 +97,8 @@ class Aggregator(Adapter):
         self.memory = AggregatorMemory(self._fleet.start(), ())
         self._voice = Voice(case, "aggregator") if "aggregator" in case.parties else None
         self._pod_of = {unit.resource.id: unit.resource.pod for unit in case.portfolio}
+        self._placed = in_area(case.area, {unit.resource.id: unit.resource for unit in case.portfolio})
+        self._rules = rules(case)
         pods, names = case.pods, tuple(unit.resource.id for unit in case.portfolio)
         settled = case.scenario.settlement is not None
         scheduled = Signal("scheduled_p_kw", "kW", "schedule of the next MTU without awards", "pod", pods, PASSIVE_SIGN)
@@ -153,7 +155,6 @@ class Aggregator(Adapter):
             ("delivery", "calls"): [to_json(call_of(split, self._pod_of)) for split in found],
             ("delivery", "readiness"): [asdict(each) for each in self.memory.commitments],
             ("declaration", "sessions"): fleet.declared(self.memory.units, sessions, n_pod),
-            ("book", "sessions"): [book_message(session, self.memory.commitments) for session in sessions],
             **self._told(t_s, sessions),
         }
 
@@ -185,14 +186,13 @@ class Aggregator(Adapter):
         return splits(held.sessions, won)
 
     def _told(self, t_s: int, sessions: Sequence[Session]) -> dict[tuple[str, str], Any]:
-        """Offers as the seller in a scheme tells them."""
+        """Offers as the market gets them, or as the seller in a scheme tells them."""
         if self._voice is None:
-            return {}
+            return {("book", "sessions"): [book_message(session, self.memory.commitments) for session in sessions]}
         case, mtu_s = self.case, next_mtu(self.case, t_s)
-        resources = in_area(case.area, {unit.resource.id: unit.resource for unit in case.portfolio})
         bids = tuple(bid for session in sessions if session.t_s == mtu_s for bid in session.bids)
         self._voice.open(
-            None if mtu_s is None else Own(mtu_s, case.clock.mtu_s, rules(case), bids=bids, resources=resources)
+            None if mtu_s is None else Own(mtu_s, case.clock.mtu_s, self._rules, bids=bids, resources=self._placed)
         )
         return self._voice.given()
 

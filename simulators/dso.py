@@ -90,6 +90,8 @@ class Dso(Adapter):
         self._snapshots = tuple(self._network.snapshot(case.area, *powers) for powers in case.design_powers)
         self._sums = site_sums(case.pod_sites)
         self._resources = {unit.resource.id: unit.resource for unit in case.portfolio}
+        self._placed, self._rules, config = in_area(case.area, self._resources), rules(case), case.scenario.coordination
+        self._matrix = matrix_of(case.area, self._placed, "" if config is None else config.tso_perimeter)
         pods, sign = case.pods, PASSIVE_SIGN
         names = tuple(measure.name for measure in case.measures)
         alone = case.scheme is None
@@ -150,14 +152,11 @@ class Dso(Adapter):
     def _own(self, situation: Situation) -> Own:
         """What it knows at the gate: its network in the situation, and the resources in it."""
         case, terms = self.case, agreed(self.case)
-        config = case.scenario.coordination
-        assert config is not None  # a party of a scheme
-        resources = in_area(case.area, self._resources)
         area = Area(
             case.area,
             interfaces(case)[case.area],
             self._network.area(case.area, situation, self._resources),
-            matrix_of(case.area, resources, config.tso_perimeter),
+            self._matrix,
             terms.change_kw,
             terms.tolerance_kw,
             terms.price_eur_per_kwh,
@@ -166,9 +165,9 @@ class Dso(Adapter):
         return Own(
             situation.t_s,
             case.clock.mtu_s,
-            rules(case),
+            self._rules,
             areas={case.area: area},
-            resources=resources,
+            resources=self._placed,
             schedule_kw={case.area: terms.change_kw},
         )
 

@@ -12,7 +12,7 @@ from cosim.domain.frames import Floats, Signal, frozen
 from cosim.domain.market import Award, from_json
 from simulators._base import Adapter, Inputs, Output
 from simulators._party import BUYERS, Voice
-from simulators._system import next_mtu, rules, system_at
+from simulators._system import next_mtu, rules
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Generators(Adapter):
     def build(self) -> dict[str, tuple[Output, ...]]:
         assert self.case.transmission is not None  # as with every scheme
         self._voice, self._names = Voice(self.case, "generators"), self.case.transmission.sellers
+        self._rules = rules(self.case)
         self.memory = GeneratorsMemory(frozen(np.zeros(len(self._names))))
         what = "change that was awarded for the MTU"
         return {
@@ -46,12 +47,12 @@ class Generators(Adapter):
         return self._voice.given() | {("resource", "change_kw"): self.memory.change_kw}
 
     def _own(self, t_s: int) -> Own:
-        case, state = self.case, system_at(self.case, t_s)
-        return Own(t_s, case.clock.mtu_s, rules(case), bids=state.bids, resources=state.resources)
+        case, state = self.case, self.case.system_at(t_s)
+        return Own(t_s, case.clock.mtu_s, self._rules, bids=state.bids, resources=state.resources)
 
     def _delivered_kw(self, t_s: int, awards: list[Award]) -> Floats:
         """All that was awarded, as a change of consumption."""
-        bids = {bid.id: bid for bid in system_at(self.case, t_s).bids}
+        bids = {bid.id: bid for bid in self.case.system_at(t_s).bids}
         change_kw = np.zeros(len(self._names))
         for award in awards:
             bid = bids[award.bid]

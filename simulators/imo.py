@@ -17,12 +17,12 @@ class Imo(Adapter):
     answers = ("inbox",)
 
     def build(self) -> dict[str, tuple[Output, ...]]:
-        self._voice = Voice(self.case, "imo")
+        self._voice, self._rules = Voice(self.case, "imo"), rules(self.case)
         return self._voice.outputs()
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         if self._voice.begins(t_s):
             mtu_s = next_mtu(self.case, t_s)
-            self._voice.open(None if mtu_s is None else Own(mtu_s, self.case.clock.mtu_s, rules(self.case)))
+            self._voice.open(None if mtu_s is None else Own(mtu_s, self.case.clock.mtu_s, self._rules))
         self._voice.hear(inputs)
         return self._voice.given()

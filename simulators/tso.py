@@ -10,7 +10,7 @@ from cosim.coordination.telling import Own
 from cosim.domain.frames import Signal, frozen
 from simulators._base import Adapter, Inputs, Output
 from simulators._party import GATE, INBOX, Voice
-from simulators._system import agreed, expected_import_kw, interfaces, next_mtu, rules, system_at
+from simulators._system import agreed, interfaces, next_mtu, rules
 
 
 class Tso(Adapter):
@@ -20,7 +20,7 @@ class Tso(Adapter):
     answers = ("inbox",)
 
     def build(self) -> dict[str, tuple[Output, ...]]:
-        self._voice = Voice(self.case, "tso")
+        self._voice, self._rules = Voice(self.case, "tso"), rules(self.case)
         feeder = (self.case.feeder.name,)
         return {
             **self._voice.outputs(),
@@ -38,18 +38,18 @@ class Tso(Adapter):
 
     def _open(self, mtu_s: int | None) -> None:
         own = None if mtu_s is None else self._own(mtu_s)
-        figures = (np.nan, np.nan) if own is None else (own.need_kw, expected_import_kw(self.case, own.t_s))
+        figures = (np.nan, np.nan) if own is None else (own.need_kw, self.case.system_at(own.t_s).import_kw)
         self._expected = {
             ("system", name): frozen([value]) for name, value in zip(("need_kw", "import_kw"), figures, strict=True)
         }
         self._voice.open(own)
 
     def _own(self, t_s: int) -> Own:
-        case, state, terms = self.case, system_at(self.case, t_s), agreed(self.case)
+        case, state, terms = self.case, self.case.system_at(t_s), agreed(self.case)
         return Own(
             t_s,
             case.clock.mtu_s,
-            rules(case),
+            self._rules,
             state.grid,
             interfaces(case),
             need_kw=state.need_kw,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from cosim.coordination.messages import Message, MessageType, role_of
 from cosim.coordination.scheme import CURVES, Scheme, Stage
@@ -15,6 +16,7 @@ GATE = ""
 
 AT_TRANSMISSION = "at transmission"
 """The place of whoever sells resources at transmission; that of others is their area."""
+_KEPT: Final = 128
 
 
 class Flow(NamedTuple):
@@ -27,6 +29,7 @@ class Flow(NamedTuple):
     target: str
 
 
+@lru_cache(_KEPT)
 def flows(scheme: Scheme) -> tuple[Flow, ...]:
     """All flows of a scheme, in the order of its stages."""
     found: list[Flow] = []
@@ -75,10 +78,16 @@ def _from_stages(scheme: Scheme, name: str, stage: Stage) -> Iterator[Flow]:
 
 def check_declared(scheme: Scheme, messages: Iterable[Message]) -> None:
     """Raises MarketError if a scheme does not let one of these cross."""
+    declared = _declared(scheme)
     for message in messages:
-        if (message.type, role_of(message.sender), role_of(message.receiver)) not in scheme.declared:
+        if (message.type, role_of(message.sender), role_of(message.receiver)) not in declared:
             what = f"{message.type} from {message.sender} to {message.receiver}"
             raise MarketError(f"scheme {scheme.name} does not declare {what}")
+
+
+@lru_cache(_KEPT)
+def _declared(scheme: Scheme) -> frozenset[tuple[str, str, str]]:
+    return scheme.declared
 
 
 def outcome_type(source: Stage, target: Stage) -> MessageType:
@@ -96,6 +105,7 @@ def outcome_type(source: Stage, target: Stage) -> MessageType:
     return "IFACE_SCHEDULE" if source.balance in ("band", "priced") else "RESULT"
 
 
+@lru_cache(_KEPT)
 def bids_seen(scheme: Scheme, role: str) -> frozenset[str]:
     """Whose bids a party gets as they are: of resources at distribution (D) and at transmission (T)."""
     own = [stage for stage in scheme.stages.values() if stage.solver == role]

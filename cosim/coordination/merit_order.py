@@ -1,12 +1,13 @@
 """A stage without a linear program, where no limit is near: bids in the order of prices until the balance is met.
 
-What is found is the plan of least cost, and the only one: where bids of one price could replace each other, or a
-quantity of a network comes close to its limit with the worst forecast errors, there is no answer here.
+What is found is the plan of least cost; of several the one that the linear program prefers (`tie_weights`): with as
+little activated as can be, of equals the first. Where a quantity of a network comes close to its limit with the worst
+forecast errors, there is no answer here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from cosim.coordination.scheme import Stage
 from cosim.coordination.situation import SMALL_KW
 from cosim.domain.frames import Floats
 from cosim.domain.market import Bid
+from cosim.market.offers import canonical
 from cosim.market.uncertainty import Protection
 
 _ALIKE_EUR_PER_KWH: Final = 1e-9  # prices of which none is clearly the lower
@@ -47,7 +49,10 @@ def by_merit(stage: Stage, problem: Problem) -> Merit | None:
     effect = {bid.id: -effect_on_import(bid, case.resources, problem.grid.rows) for bid in case.bids}
     steps = [step for bid in case.bids for step in _steps(bid, low[bid.id], effect[bid.id])]
     begin_kw = sum(effect[name] * kw for name, kw in low.items())
-    found = _idle(steps) if case.settings.interface_kw is None else _balanced(steps, -_target_kw(problem) - begin_kw)
+    if case.settings.interface_kw is None:
+        found = _idle(steps)
+    else:
+        found = _balanced(steps, -_target_kw(problem) - begin_kw, case.bids)
     if found is None:
         return None
     taken, worth = found
@@ -96,7 +101,7 @@ def _idle(steps: list[_Step]) -> tuple[Floats, float] | None:
     return None if costs else (np.zeros(len(steps)), 0.0)
 
 
-def _balanced(steps: list[_Step], export_kw: float) -> tuple[Floats, float] | None:
+def _balanced(steps: list[_Step], export_kw: float, bids: Sequence[Bid]) -> tuple[Floats, float] | None:
     """Export rises with its worth: bids that raise it are taken one after the other, those that lower it given up."""
     if not all(abs(step.effect) > 0.5 for step in steps):
         return None
@@ -108,15 +113,28 @@ def _balanced(steps: list[_Step], export_kw: float) -> tuple[Floats, float] | No
     last = int(np.searchsorted(reached, export_kw))
     if last == len(order):
         return None
-    worth = [step.at for step in steps]
-    near = [k for k in order.tolist() if abs(worth[k] - worth[order[last]]) < _ALIKE_EUR_PER_KWH]
-    if len(near) > 1:
-        return None
+    worth = np.array([step.at for step in steps])
+    alike = np.abs(worth[order] - worth[order[last]]) < _ALIKE_EUR_PER_KWH
+    if np.count_nonzero(alike) > 1:
+        if any(abs(steps[k].effect) != 1.0 for k in order[alike]):
+            return None
+        order[alike] = _as_preferred(order[alike].tolist(), steps, bids)
+        reached = np.cumsum(gain[order]) - gain[~up].sum()
+        last = int(np.searchsorted(reached, export_kw))
     moved = np.zeros(len(steps))
     moved[order[:last]] = 1.0
     here = order[last]
     moved[here] = 1.0 - (reached[last] - export_kw) / gain[here]
-    return np.where(up, moved, 1.0 - moved) * kw, worth[here]
+    return np.where(up, moved, 1.0 - moved) * kw, float(worth[here])
+
+
+def _as_preferred(alike: list[int], steps: Sequence[_Step], bids: Sequence[Bid]) -> list[int]:
+    """Steps of one worth in the order in which they are moved: given up from the last on, then taken from the first
+    on."""
+    place = {bid.id: k for k, bid in enumerate(canonical(bids))}
+    alike = sorted(alike, key=lambda k: (place[steps[k].bid], k))
+    given_up, taken = ([k for k in alike if (steps[k].effect > 0.0) is up] for up in (False, True))
+    return given_up[::-1] + taken
 
 
 def _near_a_limit(problem: Problem, kw: Mapping[str, float]) -> bool:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
-import numpy as np
-
 from cosim.coordination.grid import Grid
-from cosim.coordination.plain import from_plain, to_plain
+from cosim.coordination.plain import from_plain, json_of, to_plain
 from cosim.coordination.traffic_light import Light
 from cosim.domain.frames import Complexes, Floats
 from cosim.domain.market import Bid, Direction, Need, PriceStep, Resource
@@ -25,8 +21,17 @@ MessageType = Literal[
 ]  # fmt: skip
 
 
+class _Written:
+    """What can be written as JSON, once for all that are told."""
+
+    @cached_property
+    def json(self) -> bytes:
+        """Arrays in base64."""
+        return json_of(self).encode()
+
+
 @dataclass(frozen=True)
-class Offered:
+class Offered(_Written):
     """BID: bids and the resources that deliver them. RESOURCE_LIST: resources that may take part, with no more
     capability than their network allows, and no bids."""
 
@@ -35,7 +40,7 @@ class Offered:
 
 
 @dataclass(frozen=True)
-class Needed:
+class Needed(_Written):
     """NEED: kW that the system is short of, or what each limit of an area is exceeded by, in its unit; what BRPs would
     buy."""
 
@@ -44,7 +49,7 @@ class Needed:
 
 
 @dataclass(frozen=True)
-class NetworkModel:
+class NetworkModel(_Written):
     """NETWORK_MODEL: quantities with limits and what they do with powers, without the state of operation. Of an area
     (``bus``: where it hangs), or of transmission (``area`` empty), with the bus of each area."""
 
@@ -55,7 +60,7 @@ class NetworkModel:
 
 
 @dataclass(frozen=True)
-class OperatingData:
+class OperatingData(_Written):
     """OPER_DATA: the state of operation that a model lacks, and the half-bands of its forecast errors."""
 
     area: str
@@ -67,7 +72,7 @@ class OperatingData:
 
 
 @dataclass(frozen=True)
-class Quantities:
+class Quantities(_Written):
     """What is awarded, picked, cut or safe [kW] of each bid, and how far it changes the export of each area [kW].
 
     RESULT, ACTIVATION, AWARD to sellers: awards. AWARD to a DSO: export alone, a change from the base of its curve.
@@ -95,12 +100,12 @@ class AreaCurve:
 
 
 @dataclass(frozen=True)
-class Curves:
+class Curves(_Written):
     curves: tuple[AreaCurve, ...]
 
 
 @dataclass(frozen=True)
-class Lights:
+class Lights(_Written):
     """LIMIT: the traffic light of an area's perimeters for one version of its topology."""
 
     area: str
@@ -109,7 +114,7 @@ class Lights:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Terms(_Written):
     """IFACE_SCHEDULE at the gate: agreed change of each area's export [kW]. IFACE_PRICE: what 1 kWh of it is worth."""
 
     of_area: Mapping[str, float]
@@ -136,19 +141,15 @@ class Message:
     body: Body
     round: int = 1
 
-    @cached_property
-    def _wire(self) -> bytes:
-        return json.dumps(to_plain(self.body), default=_array, sort_keys=True).encode()
-
     @property
     def size(self) -> int:
         """Bytes of its body as JSON, arrays in base64."""
-        return len(self._wire)
+        return len(self.body.json)
 
     @property
     def digest(self) -> str:
         """Hash of its body."""
-        return hashlib.sha256(self._wire).hexdigest()[:16]
+        return hashlib.sha256(self.body.json).hexdigest()[:16]
 
 
 def role_of(party: str) -> str:
@@ -166,7 +167,3 @@ def message_from_plain(plain: Mapping[str, Any]) -> Message:
     """The message that `message_to_plain` gave."""
     body = from_plain(_BODIES[plain["type"]], plain["body"])
     return Message(**{**plain, "body": body})
-
-
-def _array(value: Any) -> str:
-    return base64.b64encode(np.asarray(value).tobytes()).decode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import json
 import math
 import types
 from collections.abc import Mapping
@@ -30,6 +32,26 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     return to_plain(value.item()) if isinstance(value, np.generic) else value
+
+
+def json_of(value: Any) -> str:
+    """`to_plain` of ``value`` as JSON with sorted keys, arrays in base64."""
+    try:
+        return json.dumps(value, default=_shallow, sort_keys=True, allow_nan=False)
+    except ValueError:  # JSON has no word for what is not finite, `to_plain` has
+        return json.dumps(to_plain(value), default=_shallow, sort_keys=True)
+
+
+def _shallow(value: Any) -> Any:
+    """What JSON is to write for a value that it does not know."""
+    if isinstance(value, np.ndarray):
+        return base64.b64encode(value.tobytes()).decode()
+    kind: Any = type(value)
+    names = _parts(kind)
+    if names is None:
+        return to_plain(value)
+    own = vars(value)
+    return own if len(own) == len(names) else {name: own[name] for name in names}
 
 
 _AS_IT_IS = frozenset({str, int, bool, type(None), np.ndarray})

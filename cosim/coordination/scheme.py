@@ -105,6 +105,9 @@ class Scheme(Part):
         Annotated[str, Field(pattern=r"^(DSO|TSO|IMO|AGG|BRP) to (DSO|TSO|IMO|AGG|BRP)$")], tuple[MessageType, ...]
     ] = Field(description="types of messages that cross, by `SENDER to RECEIVER`")
 
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @cached_property
     def position(self) -> Mapping[str, int]:
         """Place of each stage in the order."""

@@ -140,6 +140,8 @@ def _excluded(stage: Stage, now: Situation, bid: Bid) -> str:
 def _residual(bid: Bid, now: Situation, high_kw: float) -> Bid:
     """What is left of a bid: up to ``high_kw``, and the steps that are not used elsewhere."""
     used, steps = now.used.get(bid.id, 0.0), list[PriceStep]()
+    if used == 0.0 and bid.min_accept == 0.0 and bid.quantity_kw == (high_kw,):
+        return bid
     for step in bid.steps:
         left = max(0.0, step.quantity_kw - used)
         used -= step.quantity_kw - left

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -49,6 +50,11 @@ class Own:
     price_eur_per_kwh: Mapping[str, float] = field(default_factory=dict)
     matrix_version: int = 1
 
+    @cached_property
+    def offered(self) -> Offered:
+        """All its bids."""
+        return _with_members(self, self.bids)
+
 
 def own_body(kind: MessageType, own: Own, receiver: str, sides: frozenset[str]) -> Body:
     """What a party says at the gate; ``sides``: whose bids the receiver gets (D, T)."""
@@ -81,6 +87,10 @@ def _offered(own: Own, receiver: str, sides: frozenset[str]) -> Offered:
         place = place_of(bid, own.resources)
         if ("D" if place else "T") in sides and area in ("", place):
             bids.append(bid)
+    return own.offered if len(bids) == len(own.bids) else _with_members(own, bids)
+
+
+def _with_members(own: Own, bids: Sequence[Bid]) -> Offered:
     names = dict.fromkeys(name for bid in bids for name in bid.members)
     return Offered(tuple(bids), tuple(own.resources[name] for name in names))
 

@@ -28,10 +28,11 @@ from cosim.units import KW_PER_MW
 
 @dataclass(frozen=True)
 class TransmissionState:
-    """One MTU: the network around the schedule, what the system is short of on top of it [kW], resources at
-    transmission and their bids for this MTU."""
+    """One MTU: the import that is expected of the feeder [kW], the network around the schedule, what the system is
+    short of on top of it [kW], resources at transmission and their bids for this MTU."""
 
     t_s: int
+    import_kw: float
     grid: Grid
     need_kw: float
     resources: Mapping[str, Resource]
@@ -77,6 +78,7 @@ class TransmissionSide:
             offers += flexible_offers(units[name], p_kw, self.flexible_cost_share)
         return TransmissionState(
             t_s,
+            import_kw,
             replace(grid, import_kw=float(grid.rows.p_kw.sum())),
             self.need.need_kw(t_s // self.mtu_s),
             {unit.id: unit for unit, _ in offers},

@@ -72,6 +72,8 @@ class Series(_Closed):
 
     def over(self, period: Period) -> Series:
         """The part of a period; MTUs outside of what was recorded are None. The MTUs of both must be the same."""
+        if (self.t_s, len(self.p_kw), len(self.estimated)) == (period.t_s, period.n_mtu, period.n_mtu):
+            return self
         first = (period.t_s - self.t_s) // self.mtu_s
         span = range(first, first + period.n_mtu)
         known = range(len(self.p_kw))

@@ -198,11 +198,12 @@ class Fleet:
         """
         courses = {name for session in beside for name in session.courses}
         n_mtu, first_s = len(forecast.p_kw), submitted_s + self.step_s
+        sure_kw = np.sign(forecast.p_kw) * np.maximum(np.abs(forecast.p_kw) - forecast.half_p_kw, 0.0)
         members: dict[str, Member] = {}
         over_kw: dict[str, Floats] = {}
         couplings: list[Coupling] = []
         for unit, each in zip(self.units, memory, strict=True):
-            state, ahead = self._state_at(unit, each, first_s, t_s), self._ahead(unit, t_s, forecast)
+            state, ahead = self._state_at(unit, each, first_s, t_s), self._ahead(unit, t_s, sure_kw, forecast.q_kvar)
             band = flexibility_band(unit.device, state, ahead, self.mtu_s, self.step_s)
             over_kw[unit.resource.id] = band.baseline_kw - [now.p_kw for now in ahead]
             taken = unit.resource.id in courses or bool(each.unreached) or unit.resource.pod in withheld
@@ -218,11 +219,11 @@ class Fleet:
         config = self.sellers.get(seller, self.sellers.get("default", AggregatorConfig()))
         own = [members[unit.resource.id] for unit in self.units if unit.resource.aggregator == seller]
         terms = Terms(seller, t_s, config.delivery, coupled=n_mtu > 1 and config.delivery == "single", submitted_s=at_s)
-        found = []
+        found: list[Bid] = []
         for product in PRODUCTS.values():
             sized = replace(product, min_kw=config.min_kw, step_kw=config.step_kw)
-            found += [replace(bid, min_accept=config.min_accept) for bid in offers(own, sized, terms)]
-        return found
+            found += offers(own, sized, terms)
+        return [replace(bid, min_accept=config.min_accept) for bid in found] if config.min_accept else found
 
     def _sellers(self) -> list[str]:
         return list(dict.fromkeys(unit.resource.aggregator for unit in self.units))
@@ -270,16 +271,14 @@ class Fleet:
             return Conditions(t_s, temperature_c=outdoor)
         return Conditions(t_s, float(p_kw[unit.pod]), float(q_kvar[unit.pod]), outdoor)
 
-    def _ahead(self, unit: Unit, t_s: int, forecast: PowerForecast) -> list[Conditions]:
-        """Conditions in the MTUs of a forecast, a profile at the lower edge of its band."""
-        p_kw, half_kw = forecast.p_kw[:, unit.pod], forecast.half_p_kw[:, unit.pod]
-        sure_kw = np.sign(p_kw) * np.maximum(np.abs(p_kw) - half_kw, 0.0)
+    def _ahead(self, unit: Unit, t_s: int, p_kw: Floats, q_kvar: Floats) -> list[Conditions]:
+        """Conditions in MTUs, with the PODs' profiles (n_mtu, n_pod)."""
         begins_s = [t_s + k * self.mtu_s for k in range(len(p_kw))]
         if not unit.device.of_profile:
             return [Conditions(s, temperature_c=self.outdoor(unit, s)) for s in begins_s]
         return [
             Conditions(s, kw, kvar, self.outdoor(unit, s))
-            for s, kw, kvar in zip(begins_s, sure_kw.tolist(), forecast.q_kvar[:, unit.pod].tolist(), strict=True)
+            for s, kw, kvar in zip(begins_s, p_kw[:, unit.pod].tolist(), q_kvar[:, unit.pod].tolist(), strict=True)
         ]
 
     def _state_at(self, unit: Unit, memory: UnitMemory, from_s: int, t_s: int) -> Any:

@@ -98,9 +98,10 @@ def offers(
     _check(members, product, terms)
     margins = Reliability(0.0) if reliability is None else reliability
     bids: list[Bid] = []
-    for name, group in _groups(members, product, terms):
+    for name, offering in _groups(members, product, terms).items():
+        group = [member for member, _ in offering]
         kept_kw = margins.margin_kw([member.resource.id for member in group])
-        offered_kw = np.stack([_offered_kw(member, product, terms) for member in group])
+        offered_kw = np.stack([kw for _, kw in offering])
         wanted_kw = np.array([_sized_kw(float(total) - kept_kw, product) for total in offered_kw.sum(axis=0)])
         bids += _bids(name, group, offered_kw, wanted_kw, product, terms)
     return tuple(bids)
@@ -120,15 +121,17 @@ def merit_order(prices_eur_per_kwh: Sequence[float]) -> list[int]:
     return sorted(range(len(prices_eur_per_kwh)), key=prices_eur_per_kwh.__getitem__)
 
 
-def _groups(members: Sequence[Member], product: Product, terms: Terms) -> list[tuple[str, tuple[Member, ...]]]:
-    """Members that offer together, by name; without those that have nothing to offer in any MTU."""
-    groups: dict[str, tuple[Member, ...]] = {}
+def _groups(members: Sequence[Member], product: Product, terms: Terms) -> dict[str, list[tuple[Member, Floats]]]:
+    """Members that offer together, by name, each with what it offers (n_mtu,) [kW]; without those that have nothing to
+    offer in any MTU."""
+    groups: dict[str, list[tuple[Member, Floats]]] = {}
     for member in members:
-        if _offered_kw(member, product, terms).any():
+        offered_kw = _offered_kw(member, product, terms)
+        if offered_kw.any():
             together = member.resource.perimeter if terms.per_perimeter else "portfolio"
             name = member.resource.id if terms.delivery == "single" else together
-            groups[name] = (*groups.get(name, ()), member)
-    return list(groups.items())
+            groups.setdefault(name, []).append((member, offered_kw))
+    return groups
 
 
 def _offered_kw(member: Member, product: Product, terms: Terms) -> Floats:
@@ -136,6 +139,8 @@ def _offered_kw(member: Member, product: Product, terms: Terms) -> Floats:
     the end is not offered."""
     powers_kw = member.rated_kw(product.direction) if terms.coupled else member.sustained_kw(product.direction)
     length = product.duration_min_mtu
+    if length == 1:
+        return powers_kw
     whole = len(powers_kw) // length * length
     blocks_kw = powers_kw[:whole].reshape(-1, length).min(axis=1)
     return np.concatenate([np.repeat(blocks_kw, length), np.zeros(len(powers_kw) - whole)])

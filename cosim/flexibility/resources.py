@@ -138,7 +138,8 @@ def free_mtu(device: Device[State], state: State, now: Conditions, mtu_s: int, s
     """The memory after an MTU without a set-point, in steps of ``step_s`` [s], and the mean power [kW] in it."""
     powers = []
     for begin_s in range(0, mtu_s, step_s):
-        state, p_kw = step(device, state, None, replace(now, t_s=now.t_s + begin_s), step_s)
+        then = replace(now, t_s=now.t_s + begin_s) if begin_s else now
+        state, p_kw = step(device, state, None, then, step_s)
         powers.append(p_kw)
     return state, sum(powers) / len(powers)
 

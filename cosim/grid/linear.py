@@ -132,7 +132,9 @@ class LinearNetwork:
     def _own_current(self, u: Complexes) -> scipy.sparse.csr_matrix:
         """Currents [VA] of the branches for each kW of a column at fixed voltages (n_row, n_column)."""
         g = self._reduction.law.factor(np.abs(u[:, None]) ** 2)[:, 0]
-        return scipy.sparse.csr_matrix(scipy.sparse.diags(g * u) @ self._share_va)
+        share = self._share_va
+        va = share.data * np.repeat(g * u, np.diff(share.indptr))
+        return scipy.sparse.csr_matrix((va, share.indices, share.indptr), shape=share.shape)
 
     def _seen(self, p_kw: Floats, q_kvar: Floats, i: Complexes, i_by_p: Complexes, i_by_q: Complexes) -> Linearisation:
         """What is seen of currents ``i`` (n_row,) [VA] of the branches and their derivatives (n_row, n_column)."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from functools import cache
 from typing import Final
 
 MONEY_EUR: Final = Decimal("0.0001")
@@ -15,12 +17,19 @@ ENERGY: Final = Decimal("0.000001")
 
 def exact(value: float) -> Fraction:
     """The number that ``value`` prints as: 0.1 is one tenth. Raises ValueError unless it is finite."""
-    return Fraction(str(float(value)))
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not finite")
+    return Fraction(Decimal(str(float(value))))
 
 
 def energy(p_kw: float, mtu_s: int) -> Fraction:
     """Energy [kWh] of a mean power [kW] over an MTU [s]."""
-    return exact(p_kw) * Fraction(mtu_s, 3600)
+    return exact(p_kw) * _hours(mtu_s)
+
+
+@cache
+def _hours(mtu_s: int) -> Fraction:
+    return Fraction(mtu_s, 3600)
 
 
 def rounded(value: Fraction, unit: Decimal) -> Decimal:

@@ -30,20 +30,22 @@ class FeederModel:
         seen = np.flatnonzero(np.isin(layout.conductor_terminal, terminals))
         self._column = np.searchsorted(seen, self._limited_i)
         self._v_base = network.v_base[limited_v]
+        self._last: tuple[tuple[bytes, bytes], tuple[Linearisation, NetworkRows]] | None = None
         self._limits = i_max_a[self._limited_i], v_min_pu[limited_v], v_max_pu[limited_v]
 
     def linearise(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> NetworkRows:
         """At net consumption ``p_kw``, ``q_kvar`` (n_pod,), with the loads' own response to the voltage; the same in
         every MTU. Raises PowerFlowError if the power flow does not converge."""
-        return self.rows(self.exact(p_kw, q_kvar))
+        return self.around(p_kw, q_kvar)[1]
 
-    def exact(self, p_kw: Floats, q_kvar: Floats) -> Linearisation:
-        """All derivatives at net consumption ``p_kw``, ``q_kvar`` (n_pod,). Raises PowerFlowError as above."""
-        return self._linear.exact(p_kw, q_kvar)
-
-    def rows(self, model: Linearisation) -> NetworkRows:
-        """What a linearisation says of the limited quantities."""
-        return network_rows(model, self._pods, self._v_base, *self._limits)
+    def around(self, p_kw: Floats, q_kvar: Floats) -> tuple[Linearisation, NetworkRows]:
+        """All derivatives at net consumption ``p_kw``, ``q_kvar`` (n_pod,), and what they say of the limited
+        quantities; those asked for last are kept. Raises PowerFlowError as above."""
+        at = p_kw.tobytes(), q_kvar.tobytes()
+        if self._last is None or self._last[0] != at:
+            model = self._linear.exact(p_kw, q_kvar)
+            self._last = at, (model, network_rows(model, self._pods, self._v_base, *self._limits))
+        return self._last[1]
 
     def magnitudes(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> Floats:
         """(n_case, n_quantity) [A, pu] at net consumption (n_case, n_pod). Raises PowerFlowError if a case does not

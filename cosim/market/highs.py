@@ -7,6 +7,7 @@ the program alone, not on what was solved before.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,13 @@ class Highs:
     digits = 9
 
     def __init__(self, time_limit_s: float = 60.0, mip_gap: float = 0.0) -> None:
-        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-        self._time_limit_s = time_limit_s
+        self._time_limit_s, self._mip_gap = time_limit_s, mip_gap
         self._last: Program | None = None
+
+    @cached_property
+    def _highs(self) -> Any:
+        """Made when there is something to solve."""
+        made: Any = highspy.Highs()  # type: ignore[no-untyped-call]
         options: dict[str, bool | int | float | str] = {
             "output_flag": False,
             "threads": 1,
@@ -52,11 +57,12 @@ class Highs:
             "primal_feasibility_tolerance": 1e-9,
             "dual_feasibility_tolerance": 1e-9,
             "mip_feasibility_tolerance": 1e-9,
-            "mip_rel_gap": mip_gap,
+            "mip_rel_gap": self._mip_gap,
             "mip_abs_gap": 1e-9,
         }
         for key, value in options.items():
-            self._highs.setOptionValue(key, value)
+            made.setOptionValue(key, value)
+        return made
 
     def solve(self, program: Program, with_duals: bool = True) -> Solution:
         """See `Solver`."""

@@ -54,6 +54,8 @@ def completed(
     as estimated. Raises ProfileError naming each MTU of which none has one.
     """
     _same_mtu(measured, period)
+    if not (whole := measured.over(period)).missing:
+        return whole, ()
     around = _widened(period, measured, gap_max_mtu)
     seen = measured.over(around)
     first = (period.t_s - around.t_s) // period.mtu_s

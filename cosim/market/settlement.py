@@ -113,7 +113,7 @@ def _complete(case: SettlementCase) -> tuple[dict[str, Series], tuple[str, ...]]
     faults: list[Fault] = []
     for meter, series in case.measured.items():
         try:
-            stand_ins = _stand_ins(case, meter, series)
+            stand_ins = _stand_ins(case, meter, series) if series.over(case.period).missing else []
             measured[meter], sentences = completed(series, stand_ins, case.period, case.rules.gap_max_mtu)
             told += sentences
         except ProfileError as lacking:
@@ -140,8 +140,8 @@ def _complete_interface(
     if case.interface is None:
         return None, ()
     whole, period = case.interface, case.period
-    stand_in = _flow(whole, case.perimeters, measured, period)
-    full, told = completed(whole.metered, [stand_in], period, case.rules.gap_max_mtu)
+    stand_ins = [_flow(whole, case.perimeters, measured, period)] if whole.metered.over(period).missing else []
+    full, told = completed(whole.metered, stand_ins, period, case.rules.gap_max_mtu)
     return Interface(whole.scheduled, full, whole.loss_party), told
 
 

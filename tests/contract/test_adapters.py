@@ -20,6 +20,8 @@ import pytest
 
 from cosim import load_scenario, run
 from cosim.case import Case, open_case
+from cosim.coordination.messages import Message as Told
+from cosim.coordination.messages import message_to_plain
 from cosim.domain.frames import EventTable, Floats, Message, Signal, frozen
 from cosim.io.transport import MemoryBus
 from cosim.wiring import CLASSES, links_of
@@ -191,6 +193,8 @@ def assert_equal(found: Any, expected: Any, place: str = "") -> None:
         assert len(found) == len(expected), place
         for k, (mine, other) in enumerate(zip(found, expected, strict=True)):
             assert_equal(mine, other, f"{place}/{k}")
+    elif isinstance(found, Told):
+        assert_equal(message_to_plain(found), message_to_plain(expected), place)
     else:
         assert found == expected or found != found, place
 
@@ -260,7 +264,7 @@ def check_rows(table: EventTable, rows: Any, place: str) -> None:
 
 
 def check_message(value: Any, place: str) -> None:
-    """Plain JSON but for arrays."""
+    """Plain JSON but for arrays and messages of parties."""
     assert isinstance(value, list), place
     assert_equal(decode(json.loads(json.dumps(encode(value), allow_nan=False))), decode(value), place)
 
@@ -345,7 +349,7 @@ def test_parties_hear_and_answer(recorded: Recorded) -> None:
                 for box in i.values()
                 for m in box.get(f"from_{sender}", {}).get(f"{sender}.mail", [])
             ]
-            assert len({message["t_s"] for message in mail}) >= 9, f"{sender} to {name}"
+            assert len({message.t_s for message in mail}) >= 9, f"{sender} to {name}"
     for name in ("aggregator", "generators"):
         buyer = "imo" if "imo" in recorded.steps else "tso"
         awarded = [inputs["award"][f"from_{buyer}"][f"{buyer}.award"] for _, inputs in recorded.steps[name]]

@@ -20,7 +20,7 @@ from cosim.coordination.in_run import in_area, matrix_of
 from cosim.coordination.messages import Message
 from cosim.coordination.telling import Own
 from simulators._party import Voice
-from simulators._system import interfaces, rules, system_at
+from simulators._system import interfaces, rules
 
 WEEK = REPOSITORY / "scenarios" / "lfm_mv5.yaml"
 NOON = ("start=2016-05-16T11:30:00+01:00", "duration=1h")
@@ -70,7 +70,7 @@ class Watched:
         sellers = [known[name] for name in sorted(known) if name.startswith("AGG:")]
         areas = {name: area for own in known.values() for name, area in own.areas.items()}
         areas = areas or {self.case.area: self._unseen_area()}
-        system = known.get("TSO") or Own(t_s, self.case.clock.mtu_s, rules(self.case), system_at(self.case, t_s).grid)
+        system = known.get("TSO") or Own(t_s, self.case.clock.mtu_s, rules(self.case), self.case.system_at(t_s).grid)
         assert system.transmission is not None
         return CoordinationCase(
             "gate",

@@ -11,7 +11,7 @@ from small_system import BIDS, GLOBAL, LOCAL, UNITS, scheme, system
 
 from cosim.coordination.catalogue import load_scheme, shipped
 from cosim.coordination.coordinate import coordinate, parties_of
-from cosim.coordination.messages import message_from_plain, message_to_plain, role_of
+from cosim.coordination.messages import message_to_plain, role_of
 from cosim.coordination.party import at_the_gate, step
 from cosim.coordination.read_case import read_case
 from cosim.errors import MarketError
@@ -23,7 +23,7 @@ from random_coordination import random_system
 
 def over_a_wire(message):
     """The message as another process gets it."""
-    return message_from_plain(decode(json.loads(json.dumps(encode(message_to_plain(message))))))
+    return decode(json.loads(json.dumps(encode(message))))
 
 
 def one_by_one(case, scheme, seed):

@@ -36,7 +36,7 @@ from cosim.io.layout import (
 )
 from cosim.io.series import EVENT_CHUNK_ROWS, Series, Table, append, are_codes, extend_table
 from cosim.io.takeover import Earlier, take_events, take_steps, take_times
-from cosim.io.target import held, refuse_target
+from cosim.io.target import held, refuse_target, remove_left_over
 
 Status = Literal["complete", "failed", "interrupted"]
 
@@ -93,6 +93,7 @@ class ResultWriter:
         own = {"format": FORMAT, "format_version": FORMAT_VERSION, "Conventions": "CF-1.11", "created_by": "cosim"}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_left_over(self.path)
             require_space(self.path.parent, _SLACK_BYTES)
             self._file: h5py.File | None = h5py.File(self._working_path, "w")
         except _HDF5_ERRORS as error:

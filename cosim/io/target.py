@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -34,6 +35,14 @@ def refuse_target(path: Path) -> None:
         ours = False
     if not ours:
         raise ResultError(f"{path}: exists and is not a result file of cosim; it is left as it is, give another name")
+
+
+def remove_left_over(path: Path) -> None:
+    """Removes what runs that were killed before they began left beside ``path``."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
 
 
 @contextmanager

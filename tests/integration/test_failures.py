@@ -295,7 +295,7 @@ def test_second_interrupt_is_immediate(tmp_path: Path) -> None:
         "simulators={odd: {start: {python: 'foreign.odd:Odd'}, params: {fault: hang, at_s: 9000}, model: Source, "
         "links: [{attribute: p, pod: SS2.load}]}}"
     )
-    overrides = settings(LONG, "recorder.flush_steps=2", odd)
+    overrides = settings(LONG, "recorder={flush_steps: 2, checkpoint: false}", odd)
     with start_cosim("run", SCENARIO, "--no-report", "--out", out, *overrides) as runner:
         wait_for_steps(runner, out, 8)
         time.sleep(1.0)

@@ -34,13 +34,22 @@ from cosim.io.layout import (
     signal_faults,
     text_of,
 )
-from cosim.io.series import EVENT_CHUNK_ROWS, Series, Table, append, are_codes, extend_table
+from cosim.io.series import (
+    EVENT_CHUNK_ROWS,
+    Series,
+    Table,
+    append,
+    are_codes,
+    chunk_rows,
+    create_signal,
+    create_times,
+    extend_table,
+)
 from cosim.io.takeover import Earlier, take_events, take_steps, take_times
 from cosim.io.target import held, refuse_target, remove_left_over
 
 Status = Literal["complete", "failed", "interrupted"]
 
-_CHUNK_BYTES = 1 << 20
 _TEXT = h5py.string_dtype("utf-8")
 _SLACK_BYTES = 1 << 16
 _BYTES_PER_SERIES = 1 << 13  # growth of the chunk index and headers of one data set in a flush, generously
@@ -140,7 +149,9 @@ class ResultWriter:
                 scale = group.create_dataset(signal.axis, data=np.array(signal.elements, dtype=object), dtype=_TEXT)
                 scale.make_scale(signal.axis)
                 scale.attrs["long_name"] = f"{signal.axis} id"
-            self._series[simulator, model, signal.attribute] = self._signal(group, signal)
+            self._series[simulator, model, signal.attribute] = create_signal(
+                group, signal, self._time, self._flush_steps, self._filters
+            )
 
     def declare_events(self, simulator: str, table: EventTable) -> None:
         """Create the group ``/<simulator>/<table>`` with one data set a column, all along the dimension ``row``."""
@@ -197,7 +208,7 @@ class ResultWriter:
                     take_steps(old[simulator][model][attribute], series, steps)
                 for name, times in old.get(TIMING, {}).items():
                     if not times.is_scale:
-                        self._timings[name] = self._timing(name)
+                        self._timings[name] = self._timings.get(name) or self._timing(name)
                         take_times(times, self._timings[name], steps)
                 for (simulator, name), table in self._tables.items():
                     take_events(old[simulator][name], table, earlier.checkpoint.rows[f"{simulator}/{name}"])
@@ -340,7 +351,9 @@ class ResultWriter:
         return f"seconds since {self._clock.start.isoformat()}"
 
     def _time_scale(self, file: h5py.File) -> h5py.Dataset:
-        scale = file.create_dataset("time", (0,), np.int64, maxshape=(None,), chunks=(self._chunk_rows(8),))
+        scale = file.create_dataset(
+            "time", (0,), np.int64, maxshape=(None,), chunks=(chunk_rows(8, self._flush_steps),)
+        )
         scale.make_scale("time")
         scale.attrs["units"] = self._time_units()
         scale.attrs["calendar"] = "proleptic_gregorian"
@@ -353,51 +366,12 @@ class ResultWriter:
         group.attrs["kind"] = kind
         return group
 
-    def _chunk_rows(self, row_bytes: int) -> int:
-        return max(1, min(self._flush_steps, self._clock.steps, _CHUNK_BYTES // row_bytes))
-
-    def _signal(self, group: h5py.Group, signal: Signal) -> Series:
-        count, dtype = len(signal.elements), signal.dtype
-        rows = self._chunk_rows(dtype.itemsize)
-        missing = MISSING_CODE if signal.codes else np.nan
-        dataset = group.create_dataset(
-            signal.attribute,
-            shape=(0, count),
-            maxshape=(None, count or None),
-            chunks=(rows, max(1, min(count, _CHUNK_BYTES // (rows * dtype.itemsize)))),
-            dtype=dtype,
-            fillvalue=missing,
-            **self._filters,
-        )
-        dataset.dims[0].attach_scale(self._time)
-        dataset.dims[1].attach_scale(group[signal.axis])
-        dataset.attrs["units"] = signal.unit
-        dataset.attrs["long_name"] = signal.long_name
-        dataset.attrs["_FillValue"] = dtype.type(missing)
-        if signal.sign:
-            dataset.attrs["sign_convention"] = signal.sign
-        if signal.codes:
-            dataset.attrs["flag_values"] = np.arange(len(signal.codes), dtype=np.int8)
-            dataset.attrs["flag_meanings"] = " ".join(signal.codes)
-        return Series(dataset, np.full((self._flush_steps, count), missing, dtype), len(signal.codes))
-
     def _timing(self, simulator: str) -> Series:
         if faults := name_faults(simulator):
             raise ResultError(f"{self.path}: cannot record timing: {'; '.join(faults)}")
         if TIMING not in self._open():
             self._group(TIMING, "timing")["time"] = self._time
-        dataset = self._open()[TIMING].create_dataset(
-            simulator,
-            shape=(self._first,),
-            maxshape=(None,),
-            chunks=(self._chunk_rows(8),),
-            dtype=np.float64,
-            fillvalue=np.nan,
-        )
-        dataset.dims[0].attach_scale(self._time)
-        dataset.attrs["units"] = "s"
-        dataset.attrs["long_name"] = "wall-clock time of the step"
-        return Series(dataset, np.full(self._flush_steps, np.nan))
+        return create_times(self._open()[TIMING], simulator, self._time, self._first, self._flush_steps)
 
     def _flush(self) -> None:
         """Write the ended steps and the events, then their numbers: whoever reads up to the numbers reads it all."""

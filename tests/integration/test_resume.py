@@ -296,7 +296,9 @@ def test_changed_scenario_is_refused_with_the_difference(tmp_path: Path) -> None
 def test_changed_input_files_are_refused(tmp_path: Path) -> None:
     feeder, rows = tmp_path / "mv5", tmp_path / "outdoor.csv"
     shutil.copytree(REPOSITORY / "dss_models" / "mv5", feeder)
-    rows.write_text("time,temperature_c\n" + "".join(f"2016-05-{day:02d}T00:00:00+00:00,{day}\n" for day in range(1, 30)))
+    rows.write_text(
+        "time,temperature_c\n" + "".join(f"2016-05-{day:02d}T00:00:00+00:00,{day}\n" for day in range(1, 30))
+    )
     pump = (
         "resources.heat={pods: [SS4.load], heat_pump: {p_max_kw: 9, capacity_kwh_per_k: 5, resistance_k_per_kw: 2, "
         f"outdoor: {{file: {rows}, timezone: UTC}}}}, aggregator: homes, down_eur_per_kwh: 0.1}}"
@@ -359,18 +361,20 @@ def test_disk_full_at_a_checkpoint(
     def without_room(self: ResultWriter, text: str) -> None:
         taken.append(text)
         if len(taken) == 3:
-            limited(self._open().id.get_filesize())  # what was set aside for flushes and not used lies beyond
+            limited(os.path.getsize(out))
+            text += " " * 20_000_000  # more than was set aside for flushes and not used
         checkpoint(self, text)
 
     monkeypatch.setattr(ResultWriter, "checkpoint", without_room)
     with pytest.raises(ResultError, match=r"cannot write results: File too large; the file is complete up to .*24 of"):
         run(load_scenario(PRIORITY, HALF_A_DAY), out)
     with open_results(out) as results:
-        assert (results.status, len(results.time)) == ("running", 24), "no room to mark it failed"
+        assert (results.status, len(results.time)) == ("failed", 24)
         found = results.checkpoint()
         assert found is not None
         assert found.step == 16
     monkeypatch.undo()
+    limited(os.path.getsize(out) // 2)
     with pytest.raises(ResultError, match="cannot be resumed, and is left as it is: File too large"):
         resume(out)
     assert [file.name for file in tmp_path.iterdir()] == ["run.h5"]

@@ -29,7 +29,7 @@ def timing_text(results: Results) -> str:
     rows = [["[ms a step]", "step: mean", "median", "95 %", "data: mean", "share [%]"]]
     rows += [_row(name, shares[name][0] - shares[name][1], shares[name][1], whole) for name in dearest_first]
     rows += [_row(_REST, rest, None, whole), _row("all of it", whole, None, whole)]
-    return "\n".join([f"{title} [ms a step]", *aligned(rows, width=_WIDTH), *_run_lines(phases, whole)])
+    return "\n".join([title, *aligned(rows, width=_WIDTH), *_run_lines(phases, whole)])
 
 
 def _row(name: str, step_s: Floats, data_s: Floats | None, whole_s: Floats) -> list[str]:

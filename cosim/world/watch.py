@@ -55,7 +55,7 @@ def stalled(under_way: Mapping[str, Call], links: Sequence[Link], now_s: float, 
         waiting = ", ".join(_after(name, links))
         told.append(
             f"{name} is in {call.method}(){at} since {now_s - call.since_s:.0f} s"
-            + (f", and {waiting} wait for it" if waiting else "")
+            + (f" (waiting for it: {waiting})" if waiting else "")
         )
     return f"no progress for {idle_s:.0f} s: {'; '.join(told)}"
 

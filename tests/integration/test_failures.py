@@ -368,6 +368,17 @@ def test_silent_sensor_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert len(results.time) == 3
 
 
+def test_stalled_step_says_who_waits_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slow = (
+        "simulators={odd: {start: {python: 'foreign.odd:Odd'}, params: {fault: slow, at_s: 1800}, model: Source, "
+        "links: [{attribute: p, pod: SS2.load}]}}"
+    )
+    short_run(tmp_path / "run.h5", "duration=45min", "stall_s=0.15", slow)
+    told = [message for message in caplog.messages if "odd is in step() at simulated time 1800 s" in message]
+    assert len(told) == 1
+    assert "(waiting for it: grid, counterfactual, sensors, " in told[0]
+
+
 def test_fault_of_the_run_does_not_spoil_the_last_whole_step(tmp_path: Path) -> None:
     whole = short_run(tmp_path / "whole.h5")
     absurd = (

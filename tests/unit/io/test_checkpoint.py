@@ -1,4 +1,4 @@
-"""Checkpoints in a result file: one is whole at any moment, and a run goes on from it with what was recorded by then."""
+"""Checkpoints in a result file: one is whole at any moment, and a run goes on from it with what was recorded then."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -104,7 +104,8 @@ class ResultWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             remove_left_over(self.path)
             require_space(self.path.parent, _SLACK_BYTES)
-            self._file: h5py.File | None = h5py.File(self._working_path, "w")
+            # Chunks are written once, so HDF5 need not keep them: by default up to 1 MiB of each data set.
+            self._file: h5py.File | None = h5py.File(self._working_path, "w", rdcc_nbytes=0)
         except _HDF5_ERRORS as error:
             raise ResultError(f"{self.path}: cannot create the result file: {reason(error)}") from error
         for name, value in {**own, **attributes, "status": "running", "error": ""}.items():

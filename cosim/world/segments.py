@@ -6,8 +6,10 @@ back from its text. So a run that goes on from a checkpoint computes what the wh
 
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +47,7 @@ def run_segments(run: Run, since: Checkpoint | None) -> None:
     first = 0 if since is None else since.step
     declares = True
     run.calls.begin()
-    with watched(run.calls, links_of(case.scenario, case.scheme), case.scenario.stall_s):
+    with watched(run.calls, links_of(case.scenario, case.scheme), case.scenario.stall_s), _little_garbage():
         while first < steps:
             last = min(first + case.scenario.segment_steps, steps)
             text = _run_segment(run, Span(first, last), saved, declares)
@@ -53,6 +55,22 @@ def run_segments(run: Run, since: Checkpoint | None) -> None:
                 run.writer.checkpoint(text)
                 saved = json.loads(text)
             first, declares = last, False
+            gc.collect()
+
+
+@contextmanager
+def _little_garbage() -> Iterator[None]:
+    """Leaves what there is out of garbage collection while it lasts. A world that has ended is garbage in cycles: left
+    to Python it would pile up, and to look through all else for it would take longer than to begin a segment."""
+    ours = gc.get_freeze_count() == 0
+    if ours:
+        gc.collect()
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if ours:
+            gc.unfreeze()
 
 
 def _run_segment(run: Run, span: Span, saved: Any, declares: bool) -> str | None:

@@ -1,7 +1,8 @@
 """Co-simulation of distribution-grid flexibility.
 
-In a script: ``load_scenario`` reads a scenario, ``run`` runs it, ``open_results`` reads what it left, of one run or a
-study of many; ``resample`` and ``kpis`` make hours, days, months and key figures of it.
+In a script: ``load_scenario`` reads a scenario, ``run`` runs it, ``resume`` goes on with a run that was interrupted,
+``open_results`` reads what it left, of one run or a study of many; ``resample`` and ``kpis`` make hours, days, months
+and key figures of it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,25 @@ if TYPE_CHECKING:
     from cosim.io.results import result_hash
     from cosim.io.study import open_results, open_study
     from cosim.report.kpis import kpis
-    from cosim.runner import run
+    from cosim.runner import resume, run
     from cosim.scenario.load import load_scenario
 
-__all__ = ["coverage", "kpis", "load_scenario", "open_results", "open_study", "resample", "result_hash", "run"]
+__all__ = [
+    "coverage",
+    "kpis",
+    "load_scenario",
+    "open_results",
+    "open_study",
+    "resample",
+    "result_hash",
+    "resume",
+    "run",
+]
 
 _HOMES = {
     "load_scenario": "cosim.scenario.load",
     "run": "cosim.runner",
+    "resume": "cosim.runner",
     "open_results": "cosim.io.study",
     "open_study": "cosim.io.study",
     "resample": "cosim.analysis.resample",

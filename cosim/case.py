@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from cosim.case_flexibility import (
     pod_data,
     portfolio_of,
 )
-from cosim.clock import Clock
+from cosim.clock import Clock, format_duration
 from cosim.coordination.in_run import parties_in_run
 from cosim.coordination.scheme import Scheme
 from cosim.coordination.transmission import TransmissionSide, TransmissionState
@@ -51,6 +51,7 @@ from cosim.flexibility.pod_forecast import PodForecast, PowerForecast, Powers
 from cosim.flexibility.portfolio import Unit, owned_storage
 from cosim.grid.added import added_pods
 from cosim.grid.engine import Engine
+from cosim.grid.engines import Engines
 from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
 from cosim.grid.limits import Limits
 from cosim.grid.measures import Measure, Positions
@@ -69,6 +70,7 @@ from cosim.wiring import CLASSES
 FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
 Opened = TypeVar("Opened")
 _MTUS_KEPT = 4
+Kept = TypeVar("Kept")
 REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 
 
@@ -147,6 +149,22 @@ class Case:
     def engine(self) -> Engine:
         """A new engine of the feeder with the operator's measures."""
         return Engine(self.feeder, self.scenario.grid, self.measures)
+
+    @cached_property
+    def engines(self) -> Engines:
+        """The engines that simulators in this process use in turn."""
+        return Engines(partial(Engine, self.feeder, self.scenario.grid, self.measures))
+
+    def kept(self, name: str, make: Callable[[], Kept]) -> Kept:
+        """What ``make`` gave when it was asked for by this name at first: for what lasts over the segments of a run,
+        which must depend on the case alone, such as caches of pure functions."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(Kept, self._kept[name])
+
+    @cached_property
+    def _kept(self) -> dict[str, Any]:
+        return {}
 
     def positions(self, values: Floats) -> dict[str, int]:
         """Positions of measures by name, from numbers (n_measure,)."""
@@ -512,6 +530,10 @@ def _faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[Stor
         if name in (*CLASSES, "time") or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
             allowed = f"letters, digits and _, not {', '.join(CLASSES)}"
             yield loaded.fault(f"simulators.{name}", "cannot be the name of a simulator", name, allowed)
+    if scenario.simulators and scenario.segment_steps < scenario.clock.steps:
+        problem = f"the state of {', '.join(scenario.simulators)} cannot be saved"
+        allowed = "false, or no less than the duration: a run without checkpoints"
+        yield loaded.fault("recorder.checkpoint", problem, format_duration(scenario.recorder.checkpoint), allowed)
     yield from _faults_of_foreign_links(loaded, feeder)
 
 

@@ -1,5 +1,5 @@
-"""``cosim``: run, check, graph, thresholds, feeder, import, ratings, show, report, record, list, clear, schemes,
-uftp, export, sweep.
+"""``cosim``: run, resume, check, graph, thresholds, feeder, import, ratings, show, report, record, list, clear,
+schemes, uftp, export, sweep.
 
 Exit codes: 0 done; 1 the run or an outside service failed; 2 wrong input; 130 interrupted. A user's mistake gives one
 clear message on stderr, never a traceback. Rooms are imported by the command that needs them, so that all start fast.
@@ -21,6 +21,7 @@ from cosim.sweep_cli import add_commands as add_sweep
 from cosim.uftp_cli import add_commands as add_uftp
 
 if TYPE_CHECKING:
+    from cosim.runner import Finished
     from cosim.scenario.load import LoadedScenario
 
 
@@ -45,12 +46,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from cosim.runner import run
+
+    _tell(run(_load(options), options.out, progress=True), options)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from cosim.runner import resume
+
+    _tell(resume(options.result, options.scenario, progress=True), options)
+
+
+def _tell(finished: Finished, options: argparse.Namespace) -> None:
+    """Prints the indicators of a run, and writes its report."""
     from cosim.io.results import open_results
     from cosim.report.html import write_report
     from cosim.report.indicators import as_text
-    from cosim.runner import run
 
-    finished = run(_load(options), options.out, progress=True)
     with open_results(finished.path) as results:
         print(as_text(results))
     print(f"\nresult  {finished.path}")
@@ -145,7 +157,8 @@ def _ratings(options: argparse.Namespace) -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from cosim.io.results import open_results, result_hash
-    from cosim.report.indicators import as_text, timing_text
+    from cosim.report.indicators import as_text
+    from cosim.report.timing import timing_text
 
     for path in options.results:
         with open_results(path) as results:
@@ -231,6 +244,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="FILE.h5", help="result file; default results/<name>.h5")
     run.add_argument("--until", metavar="DURATION", help="simulated time to run, e.g. 2d")
     run.add_argument("--no-report", dest="report", action="store_false", help="leave the HTML report out")
+    resumed = command("resume", "go on with an unfinished run from its last checkpoint", _resume)
+    resumed.add_argument("result", type=Path, metavar="RESULT.h5", help="result file that the run left")
+    resumed.add_argument("--scenario", type=Path, metavar="FILE", help="scenario file, if it has moved")
+    resumed.add_argument("--no-report", dest="report", action="store_false", help="leave the HTML report out")
     scenario_command("check", "validate a scenario and all that it names, without running it", _check)
     graph = scenario_command("graph", "show which simulator feeds which", _graph)
     graph.add_argument("--mermaid", action="store_true", help="as a Mermaid flow chart")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,18 @@ class Prepared:
     day: date | None
     head_min_kw: float
     head_min_idle_kw: float
+
+
+def prepared_from_plain(plain: Mapping[str, Any]) -> Prepared:
+    """What ``asdict`` and JSON made plain, dates as texts."""
+    sized, day = plain["sized"], plain["day"]
+    return Prepared(
+        plain["thresholds_kw"],
+        None if sized is None else Sized(**sized),
+        None if day is None else date.fromisoformat(day),
+        plain["head_min_kw"],
+        plain["head_min_idle_kw"],
+    )
 
 
 def prepare(case: Case) -> Prepared:

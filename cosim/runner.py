@@ -1,13 +1,15 @@
-"""Runs a scenario into a result file: transport, progress, interruption, and a status that tells the truth."""
+"""Runs a scenario into a result file, or goes on with one: transport, progress, interruption, and a status that tells
+the truth."""
 
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import secrets
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,11 +22,15 @@ from cosim.case import Case, open_case
 from cosim.errors import CosimError, Interrupted
 from cosim.io.broker import EmbeddedBroker
 from cosim.io.store import ResultWriter
-from cosim.io.transport import MemoryBus
+from cosim.io.takeover import Earlier
 from cosim.prepare import Prepared, prepare
+from cosim.resuming import Unfinished, input_digests, source_of, unfinished
 from cosim.scenario.load import LoadedScenario
-from cosim.world.compose import Connections, run_world
-from cosim.world.guard import Stopwatch
+from cosim.world.calls import Calls
+from cosim.world.compose import Connections
+from cosim.world.segments import Run, run_segments
+
+_log = logging.getLogger(__name__)
 
 PACKAGES = ("mosaik", "opendssdirect.py", "dss_python", "numpy", "scipy", "pandas", "pygad", "h5py", "simbench")
 
@@ -46,27 +52,59 @@ def run(loaded: LoadedScenario, out: Path | None = None, *, progress: bool = Fal
     case = open_case(loaded)
     prepared = prepare(case)
     path = out or _result_path(loaded)
+    return _run(case, prepared, path, _attributes(case, prepared), None, progress)
+
+
+def resume(path: Path, scenario: Path | None = None, *, progress: bool = False) -> Finished:
+    """Goes on with the run that left an unfinished result file, from its last checkpoint; anew if there is none yet.
+
+    The scenario is read again from where it was (``scenario``: the file, if it has moved), with the same overrides. The
+    file finished is, in all that counts for its `result_hash`, that of a run without interruption.
+
+    Raises ResultError if the file is complete, is being written or is not one of this version; ScenarioError, with key,
+    then and now, if the scenario or an input file is not what it was; and all that `run` raises.
+    """
+    left = unfinished(path)
+    case = open_case(left.load(scenario))
+    left.require_unchanged(case)
+    if left.earlier is None:
+        _log.warning("%s: has no checkpoint yet, so its run begins anew", path)
+    own = ("status", "error", "steps_recorded", "format", "format_version", "Conventions", "created_by")
+    attributes = {name: value for name, value in left.attributes.items() if name not in own}
+    attributes["history"] = json.dumps([*json.loads(attributes["history"]), _resumption(case, left)])
+    return _run(case, left.prepared, path, attributes, left.earlier, progress)
+
+
+def _run(
+    case: Case,
+    prepared: Prepared,
+    path: Path,
+    attributes: Mapping[str, str | int | float],
+    earlier: Earlier | None,
+    progress: bool,
+) -> Finished:
+    scenario, clock, since = case.scenario, case.clock, None if earlier is None else earlier.checkpoint
     with ExitStack() as stack:
         connections = _connections(case, stack)
-        recorder = case.scenario.recorder
-        attributes = _attributes(case, prepared)
-        writer = ResultWriter(path, case.clock, recorder.flush_steps, recorder.compression, attributes)
+        stack.callback(case.engines.close)
+        recorder, segment_steps = scenario.recorder, scenario.segment_steps
+        writer = ResultWriter(
+            path, clock, recorder.flush_steps, recorder.compression, attributes, segment_steps, earlier
+        )
         stack.enter_context(writer)
         interrupted = stack.enter_context(_interruption())
-        bar = stack.enter_context(_progress_bar(case, progress))
-        stopwatch = Stopwatch()
+        bar = stack.enter_context(_progress_bar(case, 0 if since is None else since.step, progress))
+        calls = Calls()
 
         def on_step(step: int) -> None:
-            writer.timing(step, stopwatch.take())
+            writer.timing(step, calls.take())
             writer.end_step(step)
             bar(step)
             if interrupted():
-                raise Interrupted(
-                    f"interrupted after step {step} ({case.clock.instant((step + 1) * case.clock.step_s)})"
-                )
+                raise Interrupted(f"interrupted after step {step} ({clock.instant((step + 1) * clock.step_s)})")
 
         try:
-            run_world(case, connections, prepared.thresholds_kw, writer, on_step, stopwatch)
+            run_segments(Run(case, connections, prepared.thresholds_kw, writer, on_step, calls), since)
             writer.finish("complete")
         except Interrupted as error:
             writer.finish("interrupted", str(error))
@@ -77,6 +115,18 @@ def run(loaded: LoadedScenario, out: Path | None = None, *, progress: bool = Fal
     return Finished(path, prepared)
 
 
+def _resumption(case: Case, left: Unfinished) -> dict[str, str | int]:
+    """What is noted of going on: by which software, from which step."""
+    step = 0 if left.earlier is None else left.earlier.checkpoint.step
+    now = {"versions": _versions_text(), "git_commit": _git_commit()}
+    changed = [name for name, value in now.items() if value != left.attributes[name]]
+    if changed:
+        _log.warning(
+            "%s: other software than when its run began (%s): numbers may differ", left.path, ", ".join(changed)
+        )
+    return {"resumed_from_step": step, "status": str(left.attributes["status"]), **now}
+
+
 def _result_path(loaded: LoadedScenario) -> Path:
     return loaded.scenario.recorder.file or Path("results") / f"{loaded.scenario.name}.h5"
 
@@ -84,7 +134,7 @@ def _result_path(loaded: LoadedScenario) -> Path:
 def _connections(case: Case, stack: ExitStack) -> Connections:
     run_id = secrets.token_hex(4)  # marks messages on a shared broker; no result depends on it
     if case.scenario.transport == "memory":
-        return Connections(run_id, bus=MemoryBus())
+        return Connections(run_id, memory=True)
     if case.scenario.transport == "embedded":
         return Connections(run_id, port=stack.enter_context(EmbeddedBroker()).port)
     return Connections(run_id)
@@ -96,8 +146,11 @@ def _attributes(case: Case, prepared: Prepared) -> dict[str, str | int | float]:
         "scenario": json.dumps(case.scenario.model_dump(mode="json")),
         "prepared": json.dumps(asdict(prepared), default=str),
         "seed": case.scenario.seed,
-        "versions": json.dumps({"python": platform.python_version(), "cosim": version("cosim")} | _versions()),
+        "versions": _versions_text(),
         "git_commit": _git_commit(),
+        "source": json.dumps(source_of(case.loaded)),
+        "inputs": json.dumps(input_digests(case)),
+        "history": "[]",
         "feeder": case.feeder.name,
         "storage": json.dumps([asdict(unit) for unit in case.storage]),
         "buses_above": json.dumps(case.layout.above(case.feeder.head_terminal)),
@@ -107,8 +160,9 @@ def _attributes(case: Case, prepared: Prepared) -> dict[str, str | int | float]:
     }
 
 
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in PACKAGES}
+def _versions_text() -> str:
+    own = {"python": platform.python_version(), "cosim": version("cosim")}
+    return json.dumps(own | {name: version(name) for name in PACKAGES})
 
 
 def _git_commit() -> str:
@@ -149,12 +203,17 @@ def _interruption() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _progress_bar(case: Case, wanted: bool) -> Iterator[Callable[[int], None]]:
-    """Called with each finished step: simulated time, rate and remaining time, on a terminal only."""
+def _progress_bar(case: Case, first: int, wanted: bool) -> Iterator[Callable[[int], None]]:
+    """Called with each finished step from ``first`` on: simulated time, rate and remaining time, on a terminal only."""
     clock = case.clock
     form = "{desc} |{bar}| {percentage:3.0f}% {rate_fmt} left {remaining}"
     with tqdm.tqdm(
-        total=clock.steps, unit="step", bar_format=form, disable=None if wanted else True, dynamic_ncols=True
+        total=clock.steps,
+        initial=first,
+        unit="step",
+        bar_format=form,
+        disable=None if wanted else True,
+        dynamic_ncols=True,
     ) as bar:
 
         def advance(step: int) -> None:

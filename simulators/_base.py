@@ -66,9 +66,10 @@ class Adapter(mosaik_api_v3.Simulator):
     # --- mosaik -------------------------------------------------------------------------------------------------
 
     def init(self, sid: str, time_resolution: float = 1.0, **sim_params: Any) -> Meta:
-        """``case`` is a case or its payload; ``wire`` tells that values cross a process boundary; all other parameters
-        are the adapter's own options."""
+        """``case`` is a case or its payload; ``wire`` tells that values cross a process boundary; ``begin_s`` is the
+        simulated time at which mosaik's clock starts [s]; all other parameters are the adapter's own options."""
         case = sim_params.pop("case")
+        self._begin_s = int(sim_params.pop("begin_s", 0))
         self.sid, self._wire, self.options = sid, bool(sim_params.pop("wire")), sim_params
         self.case = case if isinstance(case, Case) else case_from_payload(case)
         self.outputs = self.build()
@@ -88,7 +89,7 @@ class Adapter(mosaik_api_v3.Simulator):
         return self.meta
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:
-        described = [{"kind": type(output).__name__, **asdict(output)} for output in self.outputs.get(model, ())]
+        described = [{"kind": type(output).__name__, **vars(output)} for output in self.outputs.get(model, ())]
         return [{"eid": model, "type": model, "extra_info": described}]
 
     def step(self, time: int, inputs: InputData, max_advance: int) -> int | None:
@@ -97,8 +98,9 @@ class Adapter(mosaik_api_v3.Simulator):
             for entity, attributes in inputs.items()
             for attribute, sources in attributes.items()
         }
-        self._produced = self.advance(time, values)
-        return self.next_step(time)
+        t_s = self._begin_s + time
+        self._produced = self.advance(t_s, values)
+        return self.next_step(t_s) - self._begin_s
 
     def next_step(self, t_s: int) -> int:
         """The beginning of the step after ``t_s``."""

@@ -25,7 +25,7 @@ class Network:
     """A case's feeder with the scenario's limits, and the ``market`` on it."""
 
     def __init__(self, case: Case) -> None:
-        self._case, self._engine = case, case.engine()
+        self._case = case
         limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
         self._i_max_a = _finite(limits.i_max_a)
         decisive = decisive_nodes(case.layout, case.pod_buses)
@@ -39,7 +39,7 @@ class Network:
 
     def at(self, position: tuple[float, ...]) -> FeederModel:
         """The model with taps, capacitors and switches at ``position`` (n_control,)."""
-        network = self._engine.unloaded(self._engine.controls_at(np.array(position)))
+        network = self._case.engines.network(position)
         return FeederModel(network, self._case.feeder.head_terminal, self._i_max_a, self._v_min_pu, self._v_max_pu)
 
     def area(self, name: str, situation: Situation, resources: Mapping[str, Resource]) -> Grid:
@@ -57,10 +57,12 @@ class Network:
 
     def allows(self, measures: Positions) -> bool:
         """Whether measures may be at these positions together."""
-        return self._engine.allows(measures)
+        return self._case.engines.allows(measures)
 
-    def close(self) -> None:
-        self._engine.close()
+
+def network_of(case: Case) -> Network:
+    """The one of a case for all simulators of this process, in all segments of a run."""
+    return case.kept("network", lambda: Network(case))
 
 
 def _finite(limits: Floats) -> Floats:

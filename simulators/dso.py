@@ -19,7 +19,7 @@ from cosim.market.grid_side import MeasureChoice
 from cosim.market.session import Book, Situation
 from simulators._base import Adapter, Inputs, Output
 from simulators._book import book_of
-from simulators._network import Network
+from simulators._network import network_of
 from simulators._party import GATE, INBOX, Voice
 from simulators._system import agreed, interfaces, rules
 
@@ -84,7 +84,7 @@ class Dso(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
-        self._network = Network(case)
+        self._network = network_of(case)
         self._voice = Voice(case, "dso") if "dso" in case.parties else None
         self.answers = () if self._voice is None else ("inbox",)
         self._snapshots = tuple(self._network.snapshot(case.area, *powers) for powers in case.design_powers)
@@ -170,9 +170,6 @@ class Dso(Adapter):
             resources=self._placed,
             schedule_kw={case.area: terms.change_kw},
         )
-
-    def close(self) -> None:
-        self._network.close()
 
     def _situation(self, declared: dict[str, Any], next_s: int, inputs: Inputs) -> Situation:
         """The schedule of a session: profiles as expected, and what is declared and sold already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import lru_cache
 from math import gcd
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from cosim.case import Case
 from cosim.domain.frames import HEAD_SIGN, PASSIVE_SIGN, Floats, Signal, frozen
 from cosim.domain.measurement import Snapshot
 from cosim.domain.site import site_sums
@@ -40,10 +42,8 @@ class Estimator(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case, config = self.case, self.case.scenario.estimator
-        self._engine = case.engine()
-        self._flow_at = lru_cache(_FLOWS_KEPT)(self._new_flow)
+        self._flow_at = case.kept("site flows", lambda: lru_cache(_FLOWS_KEPT)(_flows_of(case)))
         self._past_at = lru_cache(1)(self._new_past)
-        self._first_flow = SiteFlow(self._engine.unloaded(), case.feeder, case.pod_sites, case.sensor_model.channels)
         storage_rows = [case.pods.index(unit.pod) for unit in case.storage]
         self._site_of_pod = site_sums(case.pod_sites)
         self._site_of_storage = self._site_of_pod[storage_rows]
@@ -102,13 +102,6 @@ class Estimator(Adapter):
                 (each.method, "iterations"): frozen([each.iterations]),
             }
         return outputs
-
-    def close(self) -> None:
-        self._engine.close()
-
-    def _new_flow(self, position: tuple[float, ...]) -> SiteFlow:
-        """The load flow with taps, capacitors and switches at ``position`` (n_control,)."""
-        return self._first_flow.at(self._engine.unloaded(self._engine.controls_at(np.array(position))))
 
     def _past(self, t_s: int) -> HistoryWindow:
         """What the history says of ``t_s``: the same until another of its rows begins."""
@@ -178,3 +171,9 @@ class Estimator(Adapter):
         return {("screening", name): frozen([value]) for name, value in figures.items()} | {
             ("screening", REJECTED.name): rows
         }
+
+
+def _flows_of(case: Case) -> Callable[[tuple[float, ...]], SiteFlow]:
+    """The load flow with taps, capacitors and switches at a position (n_control,)."""
+    first = SiteFlow(case.engines.network(), case.feeder, case.pod_sites, case.sensor_model.channels)
+    return lambda position: first.at(case.engines.network(position))

@@ -62,7 +62,7 @@ class Grid(Adapter):
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
         self.answers = ("order",) if case.scenario.operator.action == "same" else ()
-        self._engine = case.engine()
+        self._engine = case.engines.take()
         self._limits = Limits(case.layout, case.scenario.limits, case.feeder.head_terminal)
         metered = metered_conductors(case.sensor_model.channels)
         self._metered = np.array([case.layout.conductors.index(name) for name in metered], dtype=np.int64)
@@ -133,7 +133,7 @@ class Grid(Adapter):
         self._engine.restore_controls(self.memory.controls)
 
     def close(self) -> None:
-        self._engine.close()
+        self.case.engines.give_back(self._engine)
 
     def _wanted_kw(self, t_s: int, inputs: Inputs) -> Floats:
         """The order in force; none before the first one. Where orders act in the same MTU, the first solve in an MTU is

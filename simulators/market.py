@@ -11,7 +11,7 @@ from cosim.domain.market import Award, Bid, to_json
 from cosim.market.session import NOTHING_BOUGHT, SessionResult, Situation
 from simulators._base import Adapter, Inputs, Output
 from simulators._book import book_of
-from simulators._network import Network
+from simulators._network import network_of
 
 AWARDS = EventTable(
     "awards",
@@ -47,7 +47,7 @@ class Market(Adapter):
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         case = self.case
-        self._network = Network(case)
+        self._network = network_of(case)
         self._resources = {unit.resource.id: unit.resource for unit in case.portfolio}
         feeder = (case.feeder.name,)
         return {
@@ -83,9 +83,6 @@ class Market(Adapter):
             ("session", UNSOLVED.name): [row for each in results for row in self._unsolved_rows(t_s, *each)],
             ("session", AVAILABILITY.name): self._availability_rows(t_s, inputs["book", "sessions"]),
         }
-
-    def close(self) -> None:
-        self._network.close()
 
     def _cleared(self, t_s: int, situation: Situation, offered: dict[str, Any]) -> SessionResult:
         book, clear = (

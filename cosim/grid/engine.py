@@ -81,6 +81,14 @@ class Engine:
         self.pod_buses = tuple(bus_of_site(site) for site in self.pod_sites)
         self._drawn = DrawnPower(self._dss, self._elements)
         self._solution = Solution(self._dss, len(self.layout.nodes))
+        self._at_start, self._failed = self.controls(), False
+
+    def reset(self) -> bool:
+        """Puts taps, capacitors and measures where they were at first. Whether the engine is as good as new: one in
+        which a solve failed may not be, as controls were left in the middle of their moves."""
+        if not self._failed:
+            self.restore_controls(self._at_start)
+        return not self._failed
 
     def close(self) -> None:
         """Gives the engine's context back; the object must not be used afterwards."""
@@ -100,6 +108,7 @@ class Engine:
             solve_flat(self._dss)
         except PowerFlowError as error:
             self._controls.solved(settled=False)
+            self._failed = True
             hunting = ", ".join(self._controls.hunting()) or "no control"
             raise PowerFlowError(
                 f"feeder {self.feeder.name}: controls do not settle in {self._config.max_control_iterations} "
@@ -108,6 +117,7 @@ class Engine:
         is_converged = converged(self._dss)
         self._controls.solved(settled=is_converged)
         if not is_converged:
+            self._failed = True
             raise PowerFlowError(
                 f"feeder {self.feeder.name}: power flow did not converge in {self._config.max_iterations} iterations; "
                 f"{self._weakest(p_kw, q_kvar)}"

@@ -15,10 +15,14 @@ FORMAT_VERSION = 1
 STEPS_RECORDED = "steps_recorded"
 ROWS_RECORDED = "rows_recorded"
 MISSING_CODE = -1
+CHECKPOINT = "checkpoint"
+TIMING = "timing"
+BESIDES = (CHECKPOINT, TIMING)
+"""Groups that hold no results."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 _CODE = re.compile(r"[A-Za-z0-9_.@+-]+")
-_RESERVED = ("time", "timing", "row")
+_RESERVED = ("time", "row", *BESIDES)
 
 
 def text_of(text: str) -> str:

@@ -20,8 +20,9 @@ import pandas as pd
 
 from cosim.clock import parse_duration_s
 from cosim.errors import ResultError
+from cosim.io.checkpoint import Checkpoint, read_checkpoints
 from cosim.io.disk import reason
-from cosim.io.layout import FORMAT, FORMAT_VERSION, ROWS_RECORDED, STEPS_RECORDED
+from cosim.io.layout import BESIDES, FORMAT, FORMAT_VERSION, ROWS_RECORDED, STEPS_RECORDED, TIMING
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -110,6 +111,11 @@ class Results:
     def time(self) -> pd.DatetimeIndex:
         """Begin of each recorded step, UTC."""
         return self._time
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The latest checkpoint that is whole; None if there is none."""
+        found = read_checkpoints(self._file).values()
+        return max(found, key=lambda checkpoint: checkpoint.step, default=None)
 
     def signals(self) -> tuple[str, ...]:
         """Paths ``simulator/model/attribute`` of all signals, sorted."""
@@ -221,7 +227,14 @@ class Results:
     @_readable
     def timing(self) -> pd.DataFrame:
         """Wall-clock seconds of each step (row) and simulator (column)."""
-        group = self._file.get("timing", {})
+        phases = self.phases()
+        return phases[[name for name in phases if "." not in str(name)]]
+
+    @_readable
+    def phases(self) -> pd.DataFrame:
+        """Wall-clock seconds of each step (row): of each simulator, of that ``<simulator>.data`` for its outputs,
+        ``run.step`` of the step as a whole, and ``run.begin`` to begin the segment that begins with it."""
+        group = self._file.get(TIMING, {})
         seconds = {name: values[: self._steps] for name, values in sorted(group.items()) if not values.is_scale}
         return pd.DataFrame(seconds, index=self.time)
 
@@ -351,7 +364,7 @@ def result_hash(path: str | Path) -> str:
 def _recorded(file: h5py.File, steps: int) -> Iterator[tuple[str, h5py.Dataset, int]]:
     """Every data set that counts, with the number of rows that are recorded, in the order of the paths."""
     found: list[tuple[str, h5py.Dataset, int]] = [("time", file["time"], steps)]
-    groups = [(name, group) for name, group in file.items() if isinstance(group, h5py.Group) and name != "timing"]
+    groups = [(name, group) for name, group in file.items() if isinstance(group, h5py.Group) and name not in BESIDES]
     for simulator, models in groups:
         for model, group in models.items():
             for name, dataset in group.items():

@@ -6,13 +6,10 @@ The layout is described in ``docs/hdf5_layout.md``; why it is written in this or
 
 from __future__ import annotations
 
-import fcntl
-import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -24,6 +21,7 @@ import numpy.typing as npt
 from cosim.clock import Clock
 from cosim.domain.frames import EventTable, Signal
 from cosim.errors import ResultError
+from cosim.io.checkpoint import Checkpoint, checkpoint_bytes, create_slots, read_checkpoints, write_checkpoint
 from cosim.io.disk import detach, reason, require_space, reserve
 from cosim.io.layout import (
     FORMAT,
@@ -31,50 +29,31 @@ from cosim.io.layout import (
     MISSING_CODE,
     ROWS_RECORDED,
     STEPS_RECORDED,
+    TIMING,
     name_faults,
     signal_faults,
     text_of,
 )
+from cosim.io.series import (
+    EVENT_CHUNK_ROWS,
+    Series,
+    Table,
+    append,
+    are_codes,
+    chunk_rows,
+    create_signal,
+    create_times,
+    extend_table,
+)
+from cosim.io.takeover import Earlier, take_events, take_steps, take_times
+from cosim.io.target import held, refuse_target, remove_left_over
 
 Status = Literal["complete", "failed", "interrupted"]
 
-_CHUNK_BYTES = 1 << 20
-_EVENT_CHUNK_ROWS = 256
 _TEXT = h5py.string_dtype("utf-8")
 _SLACK_BYTES = 1 << 16
 _BYTES_PER_SERIES = 1 << 13  # growth of the chunk index and headers of one data set in a flush, generously
 _HDF5_ERRORS = (OSError, RuntimeError)
-
-
-@dataclass
-class _Series:
-    """A data set over time and the rows of it that are not in the file yet, shape (flush_steps, ...)."""
-
-    dataset: h5py.Dataset
-    rows: npt.NDArray[Any]
-    codes: int = 0
-
-    def __post_init__(self) -> None:
-        self.shape = self.rows.shape[1:]
-        chunk = self.dataset.chunks
-        chunks = [-(-count // width) for count, width in zip(self.rows.shape, chunk, strict=True)]
-        self.flush_bytes: int = math.prod(chunks) * math.prod(chunk) * self.rows.itemsize  # whole chunks, filled or not
-
-
-@dataclass
-class _Table:
-    group: h5py.Group
-    columns: dict[str, str | None]
-    rows: list[Mapping[str, object]] = field(default_factory=list)
-    written: int = 0
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes that the pending rows can append, generously [byte]."""
-        if not self.rows:
-            return 0
-        texts = sum(4 * len(value) + 32 for row in self.rows for value in row.values() if isinstance(value, str))
-        return texts + (len(self.rows) + 2 * _EVENT_CHUNK_ROWS) * 16 * (len(self.columns) + 1)
 
 
 class ResultWriter:
@@ -82,8 +61,11 @@ class ResultWriter:
 
     ``path`` is the final file; ``attributes`` become root attributes (``scenario`` is the resolved scenario as JSON).
     The file is built beside ``path`` under a temporary name and takes its place in ``start()``, so that an older
-    result is kept until the new run begins. Rows are buffered and written every ``flush_steps`` steps. Leaving the
-    ``with`` block without ``finish()`` marks the file as interrupted (Ctrl-C) or failed.
+    result is kept until the new run begins. Rows are buffered and written every ``flush_steps`` steps, or somewhat more
+    often so that a flush falls on the end of every ``segment_steps`` steps, where there may be a `checkpoint`. Leaving
+    the ``with`` block without ``finish()`` marks the file as interrupted (Ctrl-C) or failed.
+
+    With ``earlier``, ``start()`` takes over what that file holds up to its checkpoint, and the run goes on from there.
 
     Raises ResultError when ``path`` is a folder, holds something that is not a result of ours or is being written by
     another run, or when the file cannot be created.
@@ -96,33 +78,42 @@ class ResultWriter:
         flush_steps: int,
         compression: Literal["gzip", "none"],
         attributes: Mapping[str, str | int | float],
+        segment_steps: int | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         self.path = Path(path)
-        self._clock = clock
+        self._clock, self._earlier = clock, earlier
+        self._segment_steps = clock.steps if segment_steps is None else segment_steps
         self._flush_steps = min(flush_steps, clock.steps)
+        if self._segment_steps < clock.steps:
+            self._flush_steps = max(n for n in range(1, flush_steps + 1) if self._segment_steps % n == 0)
         # Each chunk is compressed once, when it is full: a chunk rewritten in another size would be moved, and
         # its old place, which the file on disk still refers to, used anew.
         self._filters = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if compression == "gzip" else {}
-        self._series: dict[tuple[str, str, str], _Series] = {}
-        self._timings: dict[str, _Series] = {}
-        self._tables: dict[tuple[str, str], _Table] = {}
-        self._first = 0  # step of the first buffered row
-        self._ended = 0  # steps ended, in the file or buffered
-        self._end = self._flush_steps  # step that the buffer has no row for
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._timings: dict[str, Series] = {}
+        self._tables: dict[tuple[str, str], Table] = {}
+        self._first = 0 if earlier is None else earlier.checkpoint.step  # step of the first buffered row
+        self._ended = self._first  # steps ended, in the file or buffered
+        self._end = min(self._first + self._flush_steps, clock.steps)  # step that the buffer has no row for
         self._started = self._failed = False
         self._working_path = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        _refuse_target(self.path)
+        refuse_target(self.path)
         own = {"format": FORMAT, "format_version": FORMAT_VERSION, "Conventions": "CF-1.11", "created_by": "cosim"}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            remove_left_over(self.path)
             require_space(self.path.parent, _SLACK_BYTES)
-            self._file: h5py.File | None = h5py.File(self._working_path, "w")
+            # Chunks are written once, so HDF5 need not keep them: by default up to 1 MiB of each data set.
+            self._file: h5py.File | None = h5py.File(self._working_path, "w", rdcc_nbytes=0)
         except _HDF5_ERRORS as error:
             raise ResultError(f"{self.path}: cannot create the result file: {reason(error)}") from error
         for name, value in {**own, **attributes, "status": "running", "error": ""}.items():
             self._file.attrs[name] = text_of(value) if isinstance(value, str) else value
         self._file.attrs.create(STEPS_RECORDED, 0, dtype=np.int64)
         self._time = self._time_scale(self._file)
+        if self._segment_steps < clock.steps:
+            create_slots(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +150,9 @@ class ResultWriter:
                 scale = group.create_dataset(signal.axis, data=np.array(signal.elements, dtype=object), dtype=_TEXT)
                 scale.make_scale(signal.axis)
                 scale.attrs["long_name"] = f"{signal.axis} id"
-            self._series[simulator, model, signal.attribute] = self._signal(group, signal)
+            self._series[simulator, model, signal.attribute] = create_signal(
+                group, signal, self._time, self._flush_steps, self._filters
+            )
 
     def declare_events(self, simulator: str, table: EventTable) -> None:
         """Create the group ``/<simulator>/<table>`` with one data set a column, all along the dimension ``row``."""
@@ -173,7 +166,7 @@ class ResultWriter:
         group.attrs["long_name"] = table.long_name
         group.attrs["columns"] = np.array(list(table.columns), dtype=object)
         group.attrs.create(ROWS_RECORDED, 0, dtype=np.int64)
-        shape: dict[str, Any] = {"shape": (0,), "maxshape": (None,), "chunks": (_EVENT_CHUNK_ROWS,)}
+        shape: dict[str, Any] = {"shape": (0,), "maxshape": (None,), "chunks": (EVENT_CHUNK_ROWS,)}
         scale = group.create_dataset("row", dtype=np.int64, **shape)
         scale.make_scale("row")
         for name, unit in table.columns.items():
@@ -182,13 +175,22 @@ class ResultWriter:
             column.dims[0].attach_scale(scale)
             if unit is not None:
                 column.attrs["units"] = self._time_units() if name == "t_s" else unit
-        self._tables[simulator, table.name] = _Table(group, dict(table.columns))
+        self._tables[simulator, table.name] = Table(group, dict(table.columns))
 
     def start(self) -> None:
         """The run begins: the file takes its final name, replacing an older result. The first ``end_step`` calls it."""
-        file = self._open()
         if self._started:
             return
+        if self._earlier is not None:
+            with held(self._earlier.path):
+                self._take_over(self._earlier)
+                self._take_place()
+        else:
+            self._take_place()
+        self._started = True
+
+    def _take_place(self) -> None:
+        file = self._open()
         try:
             self._reserve(self._flush_bytes())
             file.flush()
@@ -196,7 +198,30 @@ class ResultWriter:
         except _HDF5_ERRORS as error:
             self._abandon()
             raise self._lost(error) from error
-        self._started = True
+
+    def _take_over(self, earlier: Earlier) -> None:
+        """All that the earlier file holds up to its checkpoint, and its checkpoints up to that."""
+        file, steps = self._open(), earlier.checkpoint.step
+        try:
+            self._reserve(earlier.path.stat().st_size + _SLACK_BYTES)
+            with h5py.File(earlier.path, "r", locking=False) as old:
+                for (simulator, model, attribute), series in self._series.items():
+                    take_steps(old[simulator][model][attribute], series, steps)
+                for name, times in old.get(TIMING, {}).items():
+                    if not times.is_scale:
+                        self._timings[name] = self._timings.get(name) or self._timing(name)
+                        take_times(times, self._timings[name], steps)
+                for (simulator, name), table in self._tables.items():
+                    take_events(old[simulator][name], table, earlier.checkpoint.rows[f"{simulator}/{name}"])
+                checkpoints = read_checkpoints(old)
+            append(self._time, 0, np.arange(steps, dtype=np.int64) * self._clock.step_s)
+            self._count()
+            for slot, checkpoint in checkpoints.items():
+                if checkpoint.step <= steps:
+                    write_checkpoint(file, checkpoint, slot)
+        except (*_HDF5_ERRORS, KeyError, ResultError) as error:
+            self._abandon()
+            raise ResultError(f"{earlier.path}: cannot be resumed, and is left as it is: {reason(error)}") from error
 
     def write(self, step: int, simulator: str, model: str, attribute: str, values: npt.ArrayLike) -> None:
         """Keep the values of one signal at one step; shape (n_element,). A row never written stays missing."""
@@ -211,7 +236,7 @@ class ResultWriter:
                 f"{self.path}: {simulator}/{model}/{attribute} at step {step}: {series.shape[0]} values expected, "
                 f"got shape {array.shape}"
             )
-        if series.codes and not _are_codes(array, series.codes):
+        if series.codes and not are_codes(array, series.codes):
             raise ResultError(
                 f"{self.path}: {simulator}/{model}/{attribute} at step {step}: whole codes from {MISSING_CODE} "
                 f"(missing) to {series.codes - 1} expected, got {array.tolist()}"
@@ -256,6 +281,24 @@ class ResultWriter:
         self._ended = step + 1
         if row + 1 == self._flush_steps:
             self._flush()
+
+    def checkpoint(self, text: str) -> None:
+        """Keeps ``text``, which tells all that lasts at the end of a segment, with the numbers of steps and events by
+        now; the file is on the disk then. Raises ResultError as `end_step`; the checkpoint before stays."""
+        rows = {f"{simulator}/{name}": table.written for (simulator, name), table in self._tables.items()}
+        kept = Checkpoint(self._ended, rows, text)
+        if self._first != self._ended or self._ended % self._segment_steps:
+            raise ResultError(f"{self.path}: step {self._ended} does not end a segment of {self._segment_steps} steps")
+        try:
+            self._reserve(checkpoint_bytes(kept) + _SLACK_BYTES)
+        except OSError as error:
+            self._failed = True
+            raise self._lost(error) from error
+        try:
+            write_checkpoint(self._open(), kept, self._ended // self._segment_steps % 2)
+        except _HDF5_ERRORS as error:
+            self._abandon()
+            raise self._lost(error) from error
 
     def finish(self, status: Status, error: str = "") -> None:
         """Write what is buffered, mark the file and close it. Nothing happens if it is closed already.
@@ -309,7 +352,9 @@ class ResultWriter:
         return f"seconds since {self._clock.start.isoformat()}"
 
     def _time_scale(self, file: h5py.File) -> h5py.Dataset:
-        scale = file.create_dataset("time", (0,), np.int64, maxshape=(None,), chunks=(self._chunk_rows(8),))
+        scale = file.create_dataset(
+            "time", (0,), np.int64, maxshape=(None,), chunks=(chunk_rows(8, self._flush_steps),)
+        )
         scale.make_scale("time")
         scale.attrs["units"] = self._time_units()
         scale.attrs["calendar"] = "proleptic_gregorian"
@@ -322,55 +367,15 @@ class ResultWriter:
         group.attrs["kind"] = kind
         return group
 
-    def _chunk_rows(self, row_bytes: int) -> int:
-        return max(1, min(self._flush_steps, self._clock.steps, _CHUNK_BYTES // row_bytes))
-
-    def _signal(self, group: h5py.Group, signal: Signal) -> _Series:
-        count, dtype = len(signal.elements), signal.dtype
-        rows = self._chunk_rows(dtype.itemsize)
-        missing = MISSING_CODE if signal.codes else np.nan
-        dataset = group.create_dataset(
-            signal.attribute,
-            shape=(0, count),
-            maxshape=(None, count or None),
-            chunks=(rows, max(1, min(count, _CHUNK_BYTES // (rows * dtype.itemsize)))),
-            dtype=dtype,
-            fillvalue=missing,
-            **self._filters,
-        )
-        dataset.dims[0].attach_scale(self._time)
-        dataset.dims[1].attach_scale(group[signal.axis])
-        dataset.attrs["units"] = signal.unit
-        dataset.attrs["long_name"] = signal.long_name
-        dataset.attrs["_FillValue"] = dtype.type(missing)
-        if signal.sign:
-            dataset.attrs["sign_convention"] = signal.sign
-        if signal.codes:
-            dataset.attrs["flag_values"] = np.arange(len(signal.codes), dtype=np.int8)
-            dataset.attrs["flag_meanings"] = " ".join(signal.codes)
-        return _Series(dataset, np.full((self._flush_steps, count), missing, dtype), len(signal.codes))
-
-    def _timing(self, simulator: str) -> _Series:
+    def _timing(self, simulator: str) -> Series:
         if faults := name_faults(simulator):
             raise ResultError(f"{self.path}: cannot record timing: {'; '.join(faults)}")
-        if "timing" not in self._open():
-            self._group("timing", "timing")["time"] = self._time
-        dataset = self._open()["timing"].create_dataset(
-            simulator,
-            shape=(self._first,),
-            maxshape=(None,),
-            chunks=(self._chunk_rows(8),),
-            dtype=np.float64,
-            fillvalue=np.nan,
-        )
-        dataset.dims[0].attach_scale(self._time)
-        dataset.attrs["units"] = "s"
-        dataset.attrs["long_name"] = "wall-clock time of the step"
-        return _Series(dataset, np.full(self._flush_steps, np.nan))
+        if TIMING not in self._open():
+            self._group(TIMING, "timing")["time"] = self._time
+        return create_times(self._open()[TIMING], simulator, self._time, self._first, self._flush_steps)
 
     def _flush(self) -> None:
         """Write the ended steps and the events, then their numbers: whoever reads up to the numbers reads it all."""
-        file = self._open()
         try:
             self._reserve(self._flush_bytes())
         except OSError as error:
@@ -379,24 +384,29 @@ class ResultWriter:
         try:
             self._extend()
             for table in self._tables.values():
-                _extend_table(table)
-            file.flush()
-            file.attrs.modify(STEPS_RECORDED, np.int64(self._ended))
-            for table in self._tables.values():
-                table.group.attrs.modify(ROWS_RECORDED, np.int64(table.written))
-            file.flush()
+                extend_table(table)
+            self._count()
         except _HDF5_ERRORS as error:
             self._abandon()
             raise self._lost(error) from error
         self._first = self._ended
         self._end = min(self._first + self._flush_steps, self._clock.steps)
 
+    def _count(self) -> None:
+        """Says how many rows there are, after all of them are in the file."""
+        file = self._open()
+        file.flush()
+        file.attrs.modify(STEPS_RECORDED, np.int64(self._ended))
+        for table in self._tables.values():
+            table.group.attrs.modify(ROWS_RECORDED, np.int64(table.written))
+        file.flush()
+
     def _extend(self) -> None:
         first, ended = self._first, self._ended
         for series in (*self._series.values(), *self._timings.values()):
-            _append(series.dataset, first, series.rows[: ended - first])
+            append(series.dataset, first, series.rows[: ended - first])
             series.rows.fill(MISSING_CODE if series.codes else np.nan)
-        _append(self._time, first, np.arange(first, ended, dtype=np.int64) * self._clock.step_s)
+        append(self._time, first, np.arange(first, ended, dtype=np.int64) * self._clock.step_s)
 
     def _flush_bytes(self) -> int:
         series = (*self._series.values(), *self._timings.values())
@@ -431,54 +441,3 @@ class ResultWriter:
             file.close()
         if not self._started:
             self._working_path.unlink(missing_ok=True)
-
-
-def _are_codes(array: npt.NDArray[Any], count: int) -> bool:
-    return array.dtype.kind in "iub" and bool(np.all((array >= MISSING_CODE) & (array < count)))
-
-
-def _append(dataset: h5py.Dataset, first: int, rows: npt.NDArray[Any]) -> None:
-    """Write ``rows`` from row ``first`` on; the low-level calls take a fifth of the time of ``dataset[...] = rows``."""
-    dataset.id.set_extent((first + len(rows), *rows.shape[1:]))
-    if rows.size:
-        place = dataset.id.get_space()
-        place.select_hyperslab((first,) + (0,) * (rows.ndim - 1), rows.shape)
-        dataset.id.write(h5py.h5s.create_simple(rows.shape), place, rows)
-
-
-def _extend_table(table: _Table) -> None:
-    first, table.written = table.written, table.written + len(table.rows)
-    if first == table.written:
-        return
-    for name, unit in table.columns.items():
-        values = [row[name] for row in table.rows]
-        column = table.group[name]
-        if unit is None:
-            column.resize(table.written, axis=0)
-            column[first:] = np.array(["" if value is None else text_of(str(value)) for value in values], dtype=object)
-        else:
-            _append(column, first, np.array([np.nan if value is None else value for value in values], np.float64))
-    _append(table.group["row"], first, np.arange(first, table.written, dtype=np.int64))
-    table.rows.clear()
-
-
-def _refuse_target(path: Path) -> None:
-    """Raise ResultError unless nothing is at ``path``, or an earlier result that nobody is writing."""
-    try:
-        if not path.exists():
-            return
-        if not path.is_file():
-            raise ResultError(f"{path}: not a file; give the name of a result file, for example {path / 'result.h5'}")
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # HDF5 holds this lock exclusively while it writes
-    except BlockingIOError as error:
-        raise ResultError(f"{path}: another run is writing this result file") from error
-    except OSError as error:
-        raise ResultError(f"{path}: cannot be replaced: {reason(error)}") from error
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            ours = file.attrs.get("format") == FORMAT
-    except _HDF5_ERRORS:
-        ours = False
-    if not ours:
-        raise ResultError(f"{path}: exists and is not a result file of cosim; it is left as it is, give another name")

@@ -316,15 +316,3 @@ def _meter_lines(reading: Reading) -> list[str]:
         *aligned(rows, width=_WIDTH),
         *([f"  faults: {faults}"] if faults else []),
     ]
-
-
-def timing_text(results: Results) -> str:
-    """Where the wall-clock time of a run went, by simulator."""
-    reading = Reading(results)
-    rows = [["simulator", "total [s]", "per step [ms]", "share [%]"]]
-    rows += [
-        [t.simulator, f"{t.total_s:.2f}", f"{1000.0 * t.per_step_s:.3f}", f"{100.0 * t.share:.1f}"]
-        for t in wall_times(reading)
-    ]
-    title = f"{reading.name}: wall-clock time of {reading.steps} steps"
-    return "\n".join([title, *(aligned(rows, width=_WIDTH) if len(rows) > 1 else ["no times recorded"])])

@@ -17,11 +17,14 @@ class LoadedScenario:
     """A valid scenario, the absolute folder of its file, and the document that knows where its keys are written.
 
     Paths in ``scenario`` are as written, so that it does not depend on the machine; ``resolve`` makes them usable.
+    ``file`` is where it comes from, if from a file, with which ``overrides``.
     """
 
     scenario: Scenario
     directory: Path
     document: Document
+    file: Path | None = None
+    overrides: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, scenario: Scenario, directory: Path) -> Self:
@@ -45,4 +48,5 @@ def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> LoadedScen
     types, values out of range.
     """
     document = read_document(path, ScenarioError, overrides)
-    return LoadedScenario(document.validate(Scenario, ScenarioError), Path(path).resolve().parent, document)
+    file = Path(path).resolve()
+    return LoadedScenario(document.validate(Scenario, ScenarioError), file.parent, document, file, tuple(overrides))

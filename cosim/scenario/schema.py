@@ -22,6 +22,7 @@ from cosim.scenario.transmission import TransmissionConfig
 from cosim.scenario.values import (
     Day,
     Duration,
+    DurationOrNone,
     Instant,
     NonNegative,
     Number,
@@ -325,6 +326,11 @@ class RecorderConfig(Part):
     )
     flush_steps: Whole = Field(96, ge=1, description="steps buffered between two flushes (rows of a chunk)")
     compression: Literal["gzip", "none"] = Field("gzip", description="compression of the data sets")
+    checkpoint: DurationOrNone = Field(
+        86_400,
+        description="simulated time after which all that lasts is saved, for `cosim resume` to go on from: a whole "
+        "number of MTUs; false: never",
+    )
     bids: Switch = Field(False, description="whether all that aggregators offer is recorded")
 
 
@@ -378,6 +384,7 @@ class Scenario(Part):
     sensors: Sensors = Field(Sensors(), description="meters and their errors")
     transport: Transport = Field("embedded", description="embedded, memory, or {mqtt: {...}}")
     message_timeout_s: Positive = Field(10.0, description="time to wait for an announced message [s]")
+    stall_s: Positive = Field(60.0, description="wall-clock time without progress after which a warning tells why [s]")
     estimator: EstimatorConfig = Field(EstimatorConfig(), description="how unmetered injections are found")
     operator: OperatorConfig = Field(OperatorConfig(), description="the operator's rule")
     resources: dict[str, ResourceConfig] = Field({}, description="flexible resources, by name")
@@ -406,6 +413,12 @@ class Scenario(Part):
                 key = long if long in self.model_fields_set else short
                 long_text, short_text = format_duration(long_s), format_duration(short_s)
                 problems[key] = f"{long} ({long_text}) must be a whole number of {short}s ({short_text})"
+        checkpoint_s = self.recorder.checkpoint
+        if checkpoint_s < self.duration and checkpoint_s % self.mtu:
+            checkpoint_text, mtu_text = format_duration(checkpoint_s), format_duration(self.mtu)
+            problems["recorder.checkpoint"] = (
+                f"recorder.checkpoint ({checkpoint_text}) must be a whole number of mtus ({mtu_text})"
+            )
         if problems:
             context = {"problem": "; ".join(problems.values()), "key": next(iter(problems))}
             raise PydanticCustomError("times", "{problem}", context)
@@ -414,6 +427,12 @@ class Scenario(Part):
     @property
     def clock(self) -> Clock:
         return Clock(self.start.astimezone(UTC), self.step, self.duration // self.step, self.mtu)
+
+    @property
+    def segment_steps(self) -> int:
+        """Steps from one checkpoint to the next; those of the whole run if there are none between."""
+        steps = self.duration // self.step
+        return min(self.recorder.checkpoint // self.step, steps) or steps
 
     def local(self, instant: datetime) -> datetime:
         """``instant`` in the offset that the scenario's start is written in."""

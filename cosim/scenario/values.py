@@ -53,6 +53,13 @@ Positive = Annotated[Number, Field(gt=0.0)]
 Duration = Annotated[
     int, BeforeValidator(_duration), PlainSerializer(format_duration, return_type=str), "duration such as 15min, 2h, 3d"
 ]
+DurationOrNone = Annotated[
+    int,
+    BeforeValidator(lambda value: 0 if value is False else _duration(value)),
+    PlainSerializer(lambda seconds: format_duration(seconds) if seconds else False),
+    "duration such as 12h, 1d, or false",
+]
+"""0 for false."""
 Instant = Annotated[
     AwareDatetime,
     _written_as(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*", "2016-07-22T00:00:00+01:00"),

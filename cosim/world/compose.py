@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +24,9 @@ from cosim.io.store import ResultWriter
 from cosim.io.transport import MemoryBus
 from cosim.scenario.schema import ForeignSimulator
 from cosim.wiring import CLASSES, LOOP, Link, Port, answering, links_of, simulators_of
+from cosim.world.calls import Calls
 from cosim.world.foreign import foreign_starter, names_checked
-from cosim.world.guard import GuardedStarter, Stopwatch
+from cosim.world.guard import GuardedStarter
 from cosim.world.process import ProcessStarter
 
 OWN_TIMEOUT_S = 600.0
@@ -35,63 +36,41 @@ _NEVER_S = 1e9  # guards have time limits of their own; mosaik's would end the w
 
 @dataclass(frozen=True)
 class Connections:
-    """How sensors and gateway reach each other: a bus in memory, or the port of the embedded broker, or neither when
+    """How sensors and gateway reach each other: in ``memory``, or by the port of the embedded broker, or neither when
     the scenario names a broker. ``run`` marks the messages of this run."""
 
     run: str
-    bus: MemoryBus | None = None
+    memory: bool = False
     port: int | None = None
 
-    @property
     def options(self) -> dict[str, Any]:
-        given = {"run": self.run, "bus": self.bus, "port": self.port}
+        """What sensors and gateway of a segment are given; in memory, a bus of their own."""
+        given = {"run": self.run, "bus": MemoryBus() if self.memory else None, "port": self.port}
         return {name: value for name, value in given.items() if value is not None}
 
 
-def run_world(
-    case: Case,
-    connections: Connections,
-    thresholds_kw: dict[str, float],
-    writer: ResultWriter,
-    on_step: Callable[[int], None],
-    stopwatch: Stopwatch,
-) -> None:
-    """Runs a case from its first to its last step.
+@dataclass(frozen=True)
+class Span:
+    """Steps ``first`` to, exclusive, ``last`` of a run."""
 
-    ``on_step`` is called with the step's index when all of it has been given to ``writer``. Raises the error of the
-    simulator that failed, SimulatorError naming it if the error was not one of ours or mosaik stopped early.
-    """
-    last = -1
-
-    def count(step: int) -> None:
-        nonlocal last
-        last = step
-        on_step(step)
-
-    with _world(max(_ANSWERS, 0 if case.scheme is None else 1 + case.scheme.most_clearings)) as world:
-        composer = _Composer(world, case, connections, thresholds_kw, stopwatch)
-        composer.start_all()
-        composer.connect_all()
-        composer.record(writer, count)
-        writer.start()
-        with _no_task_left(world.loop), _own_error():
-            world.run(until=case.clock.until_s, print_progress=False)
-    if last != case.clock.steps - 1:
-        raise SimulatorError(f"the run ended after step {last} of {case.clock.steps - 1} without an error")
+    first: int
+    last: int
 
 
 @contextmanager
-def _own_error() -> Iterator[None]:
+def _own_error(begin_s: int) -> Iterator[None]:
     """mosaik's own error, such as of simulators that answer each other for ever, as ours."""
     try:
         yield
     except SimulationError as error:
-        raise SimulatorError(str(error)) from error
+        since = f" (times since {begin_s} s)" if begin_s else ""
+        raise SimulatorError(f"{error}{since}") from error
 
 
 @contextmanager
-def _world(answers: int) -> Iterator[mosaik.World]:
-    """``answers``: so often simulators may answer each other within a step."""
+def open_world(case: Case) -> Iterator[mosaik.World]:
+    """A world for the simulators of a case, in which they may answer each other so often as its scheme needs."""
+    answers = max(_ANSWERS, 0 if case.scheme is None else 1 + case.scheme.most_clearings)
     logger.disable("mosaik")
     tqdm.tqdm.monitor_interval = 0  # mosaik's hidden progress bars would keep a thread
     try:
@@ -121,22 +100,28 @@ def _no_task_left(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
 
 
-class _Composer:
+class Composer:
+    """Builds the world of the steps of a ``span``, and runs it."""
+
     def __init__(
         self,
         world: mosaik.World,
         case: Case,
         connections: Connections,
         thresholds_kw: dict[str, float],
-        stopwatch: Stopwatch,
+        calls: Calls,
+        span: Span,
     ) -> None:
-        self._world, self._case, self._stopwatch = world, case, stopwatch
+        self._world, self._case, self._calls, self._span = world, case, calls, span
+        self._begin_s = span.first * case.clock.step_s
         self._links = links_of(case.scenario, case.scheme)
+        ways = connections.options()
         self._options: dict[str, dict[str, Any]] = {
-            "sensors": connections.options,
-            "gateway": connections.options,
+            "sensors": ways,
+            "gateway": ways,
             "operator": {"thresholds_kw": thresholds_kw},
         }
+        self._own: dict[str, Any] = {}
         self._entities: dict[tuple[str, str], Any] = {}
         self._outputs: list[tuple[Port, Signal | EventTable]] = []
 
@@ -161,9 +146,11 @@ class _Composer:
             self._guard(name, _own_starter(name, remote), OWN_TIMEOUT_S),
             sim_id=name,
             case=self._case.payload() if remote else self._case,
+            begin_s=self._begin_s,
             wire=remote or any(link.target.simulator in self._case.scenario.remote for link in self._from(name)),
             **self._options.get(name, {}),
         )
+        self._own[name] = factory
         linked = {link.target.entity for link in self._links if link.target.simulator == name}
         models: dict[str, Any] = factory.models  # type: ignore[assignment]
         for model in models:
@@ -197,12 +184,13 @@ class _Composer:
             self._entities[name, str(k)] = entity
 
     def _guard(self, name: str, inner: Starter, timeout_s: float, foreign: bool = False) -> GuardedStarter:
-        return GuardedStarter(name, inner, timeout_s, self._stopwatch, foreign)
+        return GuardedStarter(name, inner, timeout_s, self._calls, self._begin_s, foreign)
 
     def _from(self, name: str) -> list[Link]:
         return [link for link in self._links if link.source.simulator == name]
 
-    def connect_all(self) -> None:
+    def connect_all(self, values: Mapping[str, Any] | None) -> None:
+        """Connects simulators; ``values`` of the step before, as `values_for_next` gave them, by source."""
         first: dict[str, Any] = {
             "operator": np.zeros(len(self._case.storage)),
             "dso": np.array(list(self._case.measures_start.values()), dtype=float),
@@ -212,7 +200,10 @@ class _Composer:
             target = self._entities[link.target.simulator, link.target.entity]
             how: dict[str, Any] = {}
             if link.when == "next":
-                before = [] if link.message else self._wired(link, first[link.source.simulator])
+                if values is not None:
+                    before = values[str(link.source)]
+                else:
+                    before = [] if link.message else self._wired(link, first[link.source.simulator])
                 how = {"time_shifted": True, "initial_data": {link.source.attribute: before}}
             elif link.when == "back":
                 how = {"weak": True}
@@ -224,34 +215,63 @@ class _Composer:
 
     def _wired(self, link: Link, values: np.ndarray[Any, Any]) -> Any:
         """Initial data in the form that the target can receive."""
-        encode: Any = importlib.import_module("simulators.wire").encode
-        return encode(values) if link.target.simulator in self._case.scenario.remote else values
+        return _encode(values) if link.target.simulator in self._case.scenario.remote else values
 
-    def record(self, writer: ResultWriter, on_step: Callable[[int], None]) -> None:
-        """Declares all outputs to the writer and connects them to a recorder."""
+    def restore(self, states: Mapping[str, Any]) -> None:
+        """Gives simulators what `states` gave."""
+        for name, factory in self._own.items():
+            factory.restore(states[name])
+
+    def states(self) -> dict[str, Any]:
+        """All that lasts of simulators of ours, but the recorder, by name, as plain JSON."""
+        return {name: factory.state() for name, factory in self._own.items()}
+
+    def values_for_next(self) -> dict[str, Any]:
+        """The latest values that reach their targets in the step after, by source, as plain JSON."""
+        found = {}
+        for source in dict.fromkeys(link.source for link in self._links if link.when == "next"):
+            entity = self._entities[source.simulator, source.entity]
+            found[str(source)] = _encode(self._world.get_data([entity], source.attribute)[entity][source.attribute])
+        return found
+
+    def run(self) -> None:
+        """Runs the span."""
+        steps = self._span.last - self._span.first
+        with _no_task_left(self._world.loop), _own_error(self._begin_s):
+            self._world.run(until=steps * self._case.clock.step_s, print_progress=False)
+
+    def _declare(self, writer: ResultWriter) -> None:
         by_model: dict[tuple[str, str], list[Signal]] = {}
-        tables = set()
         for port, output in self._outputs:
             if isinstance(output, Signal):
                 by_model.setdefault((port.simulator, port.entity), []).append(output)
             else:
-                tables.add(_path(port))
                 writer.declare_events(port.simulator, output)
         for (simulator, model), signals in by_model.items():
             writer.declare(simulator, model, signals)
+
+    def record(self, writer: ResultWriter, on_step: Callable[[int], None], declares: bool) -> None:
+        """Connects all outputs to a recorder, after they have been declared to the writer if it ``declares`` them."""
+        if declares:
+            self._declare(writer)
         factory = self._world.start(
             self._guard("recorder", _own_starter("recorder", False), OWN_TIMEOUT_S),
             sim_id="recorder",
             case=self._case,
+            begin_s=self._begin_s,
             wire=False,
             writer=writer,
-            tables=frozenset(tables),
+            tables=frozenset(_path(port) for port, output in self._outputs if isinstance(output, EventTable)),
             on_step=on_step,
         )
         inbox = factory.inbox()
         for port, _ in self._outputs:
             source = self._entities[port.simulator, port.entity]
             self._world.connect(source, inbox, (port.attribute, _path(port)))
+
+
+def _encode(value: Any) -> Any:
+    return importlib.import_module("simulators.wire").encode(value)
 
 
 def _own_starter(name: str, remote: bool) -> Starter:

@@ -1,8 +1,8 @@
 """Guarded simulators: whatever goes wrong in one, local or remote, becomes one error that names it.
 
 mosaik logs a remote simulator's exception and returns normally, waits for ever for one that hangs or whose answer it
-cannot read, and takes any value for an output. Every call to a simulator passes through `GuardedProxy`, which also
-measures the time it takes.
+cannot read, and takes any value for an output. Every call to a simulator passes through `GuardedProxy`, and is noted in
+its `Calls`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
-import time
-from collections import defaultdict
 from collections.abc import Awaitable
 from typing import Any
 
@@ -21,6 +19,7 @@ from mosaik.starters import Starter
 from mosaik_api_v3.connection import RemoteException
 
 from cosim.errors import CosimError, SimulatorError
+from cosim.world.calls import Calls
 from cosim.world.foreign import fault_in
 from cosim.world.process import end
 
@@ -33,29 +32,15 @@ class _NoAnswer(Exception):
     """A remote simulator hangs, is gone or sends something else than answers."""
 
 
-class Stopwatch:
-    """Wall-clock seconds spent in each simulator."""
-
-    def __init__(self) -> None:
-        self._seconds: defaultdict[str, float] = defaultdict(float)
-
-    def add(self, simulator: str, seconds: float) -> None:
-        self._seconds[simulator] += seconds
-
-    def take(self) -> dict[str, float]:
-        """The seconds since the last call, by simulator."""
-        seconds = dict(self._seconds)
-        self._seconds = defaultdict(float, dict.fromkeys(seconds, 0.0))
-        return seconds
-
-
 class GuardedStarter(Starter):
     """Starts simulator ``name`` as ``inner`` does and guards it: a call may take ``timeout_s`` [s], and the outputs of
-    a ``foreign`` one must be numbers."""
+    a ``foreign`` one must be numbers. Its clock starts at simulated time ``begin_s`` [s]."""
 
-    def __init__(self, name: str, inner: Starter, timeout_s: float, stopwatch: Stopwatch, foreign: bool) -> None:
+    def __init__(
+        self, name: str, inner: Starter, timeout_s: float, calls: Calls, begin_s: int = 0, foreign: bool = False
+    ) -> None:
         self._name, self._inner, self._timeout_s = name, inner, timeout_s
-        self._stopwatch, self._foreign = stopwatch, foreign
+        self._calls, self._begin_s, self._foreign = calls, begin_s, foreign
         self.api_version = inner.api_version
 
     async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
@@ -68,7 +53,7 @@ class GuardedStarter(Starter):
         except Exception as error:
             what = f"{type(error).__name__}: {error}"
             raise SimulatorError(f"simulator {self._name} could not be started: {what}") from error
-        return GuardedProxy(self._name, proxy, self._timeout_s, self._stopwatch, self._foreign)
+        return GuardedProxy(self._name, proxy, self._timeout_s, self._calls, self._begin_s, self._foreign)
 
     @classmethod
     def from_starter_config(cls, starter_config: Any) -> Starter | None:
@@ -78,10 +63,12 @@ class GuardedStarter(Starter):
 class GuardedProxy(BaseProxy):
     """A simulator whose every failure is a `CosimError` that names it."""
 
-    def __init__(self, name: str, inner: BaseProxy, timeout_s: float, stopwatch: Stopwatch, foreign: bool) -> None:
+    def __init__(
+        self, name: str, inner: BaseProxy, timeout_s: float, calls: Calls, begin_s: int, foreign: bool
+    ) -> None:
         super().__init__()
         self._name, self._inner, self._timeout_s = name, inner, timeout_s
-        self._stopwatch, self._foreign = stopwatch, foreign
+        self._calls, self._begin_s, self._foreign = calls, begin_s, foreign
         self._t_s: int | None = None
         self._hopeless = False
 
@@ -102,12 +89,9 @@ class GuardedProxy(BaseProxy):
     async def send(self, request: Any) -> Any:
         method = str(request[0])
         if method == "step":
-            self._t_s = request[1][0]
-        started = time.perf_counter()
-        try:
+            self._t_s = self._begin_s + request[1][0]
+        with self._calls.noted(self._name, method, self._t_s):
             answer = await self._guarded(method, self._inner.send(request))
-        finally:
-            self._stopwatch.add(self._name, time.perf_counter() - started)
         fault = fault_in(method, request[1], answer, self.meta["type"]) if self._foreign else None
         if fault is not None:
             raise self._error(method, fault)

@@ -19,7 +19,7 @@ from ratios import Row, not_measured, share, times_as_fast
 from cosim.io.results import open_results, result_hash
 from cosim.runner import run
 from cosim.scenario.load import load_scenario
-from cosim.world.guard import Stopwatch
+from cosim.world.calls import Calls
 
 TESTS = Path(__file__).resolve().parents[1]
 SCENARIO = TESTS.parent / "scenarios" / "mv5_threshold.yaml"
@@ -46,14 +46,14 @@ def measured(overrides: tuple[str, ...], out: Path) -> Measured:
     """One run. Its first step is left out: everything is used for the first time there."""
     ends_s: list[float] = []
 
-    class Stamping(Stopwatch):
+    class Stamping(Calls):
         """Notes when the runner takes the times, which is at the end of each step."""
 
         def take(self) -> dict[str, float]:
             ends_s.append(time.perf_counter())
             return super().take()
 
-    with patch("cosim.runner.Stopwatch", Stamping):
+    with patch("cosim.runner.Calls", Stamping):
         run(load_scenario(SCENARIO, ("duration=1d", *overrides)), out)
     with open_results(out) as results:
         simulator_ms = (1e3 * results.timing().iloc[1:].mean()).to_dict()

@@ -295,7 +295,7 @@ def test_second_interrupt_is_immediate(tmp_path: Path) -> None:
         "simulators={odd: {start: {python: 'foreign.odd:Odd'}, params: {fault: hang, at_s: 9000}, model: Source, "
         "links: [{attribute: p, pod: SS2.load}]}}"
     )
-    overrides = settings(LONG, "recorder.flush_steps=2", odd)
+    overrides = settings(LONG, "recorder={flush_steps: 2, checkpoint: false}", odd)
     with start_cosim("run", SCENARIO, "--no-report", "--out", out, *overrides) as runner:
         wait_for_steps(runner, out, 8)
         time.sleep(1.0)
@@ -366,6 +366,17 @@ def test_silent_sensor_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     with open_results(out) as results:
         assert (results.status, results.attributes["error"]) == ("failed", str(told.value))
         assert len(results.time) == 3
+
+
+def test_stalled_step_says_who_waits_for_whom(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    slow = (
+        "simulators={odd: {start: {python: 'foreign.odd:Odd'}, params: {fault: slow, at_s: 1800}, model: Source, "
+        "links: [{attribute: p, pod: SS2.load}]}}"
+    )
+    short_run(tmp_path / "run.h5", "duration=45min", "stall_s=0.15", slow)
+    told = [message for message in caplog.messages if "odd is in step() at simulated time 1800 s" in message]
+    assert len(told) == 1
+    assert "(waiting for it: grid, counterfactual, sensors, " in told[0]
 
 
 def test_fault_of_the_run_does_not_spoil_the_last_whole_step(tmp_path: Path) -> None:

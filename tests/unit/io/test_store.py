@@ -306,7 +306,7 @@ def test_write_that_fails_in_hdf5_keeps_what_was_flushed(tmp_path: Path, monkeyp
         with writer(path) as result:
             for step in range(7):
                 write_step(result, step)
-            monkeypatch.setattr("cosim.io.store._append", broken)
+            monkeypatch.setattr("cosim.io.store.append", broken)
             write_step(result, 7)
     with h5py.File(path) as file:
         assert file["grid/bus/vm_pu"].shape == (4, 3)

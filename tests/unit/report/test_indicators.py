@@ -11,7 +11,7 @@ from cosim.io.results import Results, open_results
 from cosim.report.accuracy import ALL_SITES, channel_errors, fault_counts, head_error, meter_quality, site_errors
 from cosim.report.breakdown import days, wall_times
 from cosim.report.indicator import Indicator
-from cosim.report.indicators import _notes, as_text, indicators, timing_text
+from cosim.report.indicators import _notes, as_text, indicators
 from cosim.report.reading import Reading
 
 
@@ -134,15 +134,6 @@ def test_text(results: Results) -> None:
     )
 
 
-def test_timing_text(results: Results) -> None:
-    assert timing_text(results).splitlines() == [
-        "demo: wall-clock time of 8 steps",
-        "simulator  total [s]  per step [ms]  share [%]",
-        "estimator       6.00        750.000       75.0",
-        "grid            2.00        250.000       25.0",
-    ]
-
-
 def test_killed_run_is_told_and_counted_to_its_last_step(tmp_path: Path) -> None:
     with open_results(killed_file(tmp_path / "run.h5")) as results:
         assert "NOT COMPLETE: 5 of 8 steps recorded" in as_text(results)
@@ -167,4 +158,3 @@ def test_no_steps(tmp_path: Path) -> None:
     with open_results(bare_file(tmp_path / "run.h5", steps=0)) as results:
         assert indicators(results) == ()
         assert "NOT COMPLETE: 0 steps recorded" in as_text(results)
-        assert "no times recorded" in timing_text(results)

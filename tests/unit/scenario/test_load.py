@@ -137,6 +137,13 @@ def test_number_with_a_unit(tmp_path: Path) -> None:
         ("estimator: {compare: [ga]}", "estimator.compare.0", "not one of the choices", '"ga"', "genetic or"),
         ("estimator: {genetic: {parents: 60}}", "estimator.genetic", "parents 60 exceed population 50", "", ""),
         ("mtu: 20min", "mtu", "mtu (20min) must be a whole number of steps (15min)", "", ""),
+        (
+            "recorder: {checkpoint: 100min}",
+            "recorder.checkpoint",
+            "recorder.checkpoint (100min) must be a whole number of mtus (15min)",
+            "",
+            "",
+        ),
     ],
 )
 def test_fault_names_key_value_and_what_is_allowed(
@@ -374,3 +381,19 @@ def test_scenario_from_no_file(tmp_path: Path) -> None:
     loaded = LoadedScenario.of(scenario, tmp_path)
     assert loaded.resolve("profiles.file", "p.csv") == tmp_path / "p.csv"
     assert str(loaded.fault("seed", "bad")) == "seed: bad"
+
+
+@pytest.mark.parametrize(
+    ("written", "segment_steps"),
+    [("1d", 96), ("6h", 24), ("false", 288), ("30d", 288)],
+)
+def test_segments_between_checkpoints(tmp_path: Path, written: str, segment_steps: int) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text(
+        f"name: x\nstart: 2016-07-21T00:00:00+00:00\nduration: 3d\nfeeder: mv5\nrecorder: {{checkpoint: {written}}}\n"
+    )
+    scenario = load_scenario(file).scenario
+    assert scenario.segment_steps == segment_steps
+    dumped = scenario.model_dump(mode="json")
+    assert dumped["recorder"]["checkpoint"] == (False if written == "false" else written)
+    assert Scenario.model_validate(dumped) == scenario

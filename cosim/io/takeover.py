@@ -1,0 +1,57 @@
+"""What an earlier, unfinished run has recorded, taken over into the file of the run that goes on from its checkpoint.
+
+The earlier file is only read: what its writer left half-done when it died stays where it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cosim.errors import ResultError
+from cosim.io.checkpoint import Checkpoint
+from cosim.io.series import Series, Table, append
+
+_ROWS = 1 << 14
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """An unfinished result file, and the checkpoint to go on from."""
+
+    path: Path
+    checkpoint: Checkpoint
+
+
+def take_steps(old: h5py.Dataset, series: Series, steps: int) -> None:
+    """The first ``steps`` rows, chunk by chunk as they are. Raises ResultError if the chunks are others."""
+    new = series.dataset
+    if (old.chunks, old.dtype, old.shape[1:]) != (new.chunks, new.dtype, new.shape[1:]) or steps % new.chunks[0]:
+        raise ResultError(f"{old.name} is not what this run would write")
+    new.id.set_extent((steps, *new.shape[1:]))
+    if not new.size:
+        return
+    for start in product(*(range(0, n, width) for n, width in zip(new.shape, new.chunks, strict=True))):
+        filters, chunk = old.id.read_direct_chunk(start)
+        new.id.write_direct_chunk(start, chunk, filters)
+
+
+def take_times(old: h5py.Dataset, series: Series, steps: int) -> None:
+    """The first ``steps`` rows of wall-clock times."""
+    append(series.dataset, 0, old[:steps])
+
+
+def take_events(old: h5py.Group, table: Table, rows: int) -> None:
+    """The first ``rows`` events."""
+    for first in range(0, rows, _ROWS):
+        last = min(first + _ROWS, rows)
+        for name, unit in table.columns.items():
+            column = table.group[name]
+            column.resize(last, axis=0)
+            column[first:last] = old[name][first:last] if unit is None else old[name][first:last].astype(np.float64)
+        append(table.group["row"], first, np.arange(first, last, dtype=np.int64))
+    table.written = rows

@@ -1,0 +1,101 @@
+"""What is noted of calls to simulators, and what the watchdog says of a run that gets no further."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import pytest
+
+from cosim.wiring import Link, Port
+from cosim.world import watch
+from cosim.world.calls import Call, Calls
+from cosim.world.watch import stalled, watched
+
+
+def link(source: str, target: str, when: str = "now") -> Link:
+    return Link(Port(source, "a", "x"), Port(target, "b", "x"), when)  # type: ignore[arg-type]
+
+
+LINKS = (
+    link("grid", "sensors"),
+    link("sensors", "gateway"),
+    link("gateway", "grid", "back"),
+    link("gateway", "market", "next"),
+    link("profiles", "grid"),
+)
+
+
+def test_times_by_simulator_and_phase() -> None:
+    calls = Calls()
+    calls.begin()
+    time.sleep(0.02)
+    calls.begun()
+    with calls.noted("grid", "step", 0):
+        time.sleep(0.02)
+    with calls.noted("grid", "get_data", 0):
+        time.sleep(0.01)
+    first = calls.take()
+    assert first["run.begin"] >= 0.02
+    assert 0.03 <= first["grid"] <= first["run.step"]
+    assert 0.01 <= first["grid.data"] < first["grid"]
+    second = calls.take()
+    assert (second["grid"], second["grid.data"], second["run.begin"]) == (0.0, 0.0, 0.0)
+    assert 0.0 < second["run.step"] < first["run.step"]
+
+
+def test_what_is_done_before_a_segment_belongs_to_no_step() -> None:
+    calls = Calls()
+    calls.begin()
+    with calls.noted("grid", "init", None):
+        time.sleep(0.01)
+    calls.begun()
+    taken = calls.take()
+    assert taken["grid"] == 0.0
+    assert taken["run.begin"] >= 0.01
+
+
+def test_a_call_that_fails_is_over() -> None:
+    calls = Calls()
+
+    def failing() -> None:
+        with calls.noted("grid", "step", 900):
+            assert calls.under_way()["grid"].t_s == 900
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        failing()
+    assert calls.under_way() == {}
+
+
+def test_who_waits_for_whom() -> None:
+    under_way = {"sensors": Call("sensors", "step", 100.0, 4500)}
+    assert stalled(under_way, LINKS, 161.2, 61.2) == (
+        "no progress for 61 s: sensors is in step() at simulated time 4500 s since 61 s "
+        "(waiting for it: gateway, grid, recorder)"
+    )
+    under_way = {"recorder": Call("recorder", "step", 100.0, 0), "market": Call("market", "init", 90.0, None)}
+    assert stalled(under_way, LINKS, 200.0, 100.0) == (
+        "no progress for 100 s: recorder is in step() at simulated time 0 s since 100 s; "
+        "market is in init() since 110 s (waiting for it: recorder)"
+    )
+    assert stalled({}, LINKS, 200.0, 70.0) == "no progress for 70 s, and no simulator is at work"
+
+
+def test_a_stalled_step_is_told_and_told_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watch, "_AGAIN_S", 0.2)
+    calls = Calls()
+    with caplog.at_level(logging.WARNING), watched(calls, LINKS, 0.1):
+        with calls.noted("grid", "step", 1800):
+            time.sleep(0.25)
+            assert len(caplog.messages) == 1
+            time.sleep(0.25)
+            assert len(caplog.messages) == 2
+        for _ in range(10):
+            with calls.noted("grid", "get_data", 1800):
+                time.sleep(0.03)
+    assert len(caplog.messages) == 2, "none while it gets on"
+    assert caplog.messages[0].endswith("(waiting for it: sensors, gateway, recorder)")
+    assert "grid is in step() at simulated time 1800 s" in caplog.messages[0]

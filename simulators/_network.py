@@ -37,8 +37,8 @@ class Network:
         at = lru_cache(_MODELS_KEPT)(self.at)
         self.market = LocalMarket(case.market_config, at, case.pod_kinds, case.clock.mtu_s)
 
-    def at(self, position: tuple[float, ...]) -> FeederModel:
-        """The model with taps, capacitors and switches at ``position`` (n_control,)."""
+    def at(self, position: tuple[float, ...] | None = None) -> FeederModel:
+        """The model with taps, capacitors and switches at ``position`` (n_control,), or where the scripts have them."""
         network = self._case.engines.network(position)
         return FeederModel(network, self._case.feeder.head_terminal, self._i_max_a, self._v_min_pu, self._v_max_pu)
 
@@ -52,8 +52,7 @@ class Network:
     def snapshot(self, name: str, p_kw: Floats, q_kvar: Floats) -> Grid:
         """The feeder at powers of PODs (n_pod,) as an area of that name, with all limits and its controls where the
         script has them."""
-        model = self.market.model_at(tuple(self._engine.control_values(self._engine.controls()).tolist()))
-        return area_grid(name, *model.around(p_kw, q_kvar))
+        return area_grid(name, *self.at().around(p_kw, q_kvar))
 
     def allows(self, measures: Positions) -> bool:
         """Whether measures may be at these positions together."""

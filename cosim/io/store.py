@@ -106,6 +106,7 @@ class ResultWriter:
             require_space(self.path.parent, _SLACK_BYTES)
             # Chunks are written once, so HDF5 need not keep them: by default up to 1 MiB of each data set.
             self._file: h5py.File | None = h5py.File(self._working_path, "w", rdcc_nbytes=0)
+            _keep_little(self._file)
         except _HDF5_ERRORS as error:
             raise ResultError(f"{self.path}: cannot create the result file: {reason(error)}") from error
         for name, value in {**own, **attributes, "status": "running", "error": ""}.items():
@@ -441,3 +442,11 @@ class ResultWriter:
             file.close()
         if not self._started:
             self._working_path.unlink(missing_ok=True)
+
+
+def _keep_little(file: h5py.File) -> None:
+    """Holds HDF5's memory of headers and chunk indices to 2 MiB: it would grow to 32 as the file does."""
+    config = file.id.get_mdc_config()
+    config.set_initial_size, config.initial_size = True, 1 << 20
+    config.min_size, config.max_size = 1 << 20, 1 << 21
+    file.id.set_mdc_config(config)

@@ -31,7 +31,7 @@ print(json.dumps(seen))
 
 
 def test_memory_does_not_grow_with_segments(tmp_path: Path) -> None:
-    """A step each: 200 of them are the segments of 19,000 steps by the day."""
+    """A step each: 100 of them are the segments of 9,600 steps by the day. HDF5 first fills what memory it may have."""
     overrides = [*FAST, "start=2016-07-20T00:00:00+01:00", "duration=75h", "recorder.checkpoint=15min"]
     command = [sys.executable, "-c", WATCHED, str(SCENARIO), json.dumps(overrides), str(tmp_path / "run.h5")]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
@@ -39,4 +39,4 @@ def test_memory_does_not_grow_with_segments(tmp_path: Path) -> None:
     assert said.returncode == 0, said.stderr
     rss_mib = json.loads(said.stdout)
     assert len(rss_mib) == 15
-    assert rss_mib[-1] - rss_mib[4] <= 1.9, rss_mib
+    assert rss_mib[-1] - rss_mib[9] <= 1.0, str(rss_mib)

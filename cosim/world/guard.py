@@ -26,6 +26,7 @@ from cosim.world.process import end
 CONNECT_S = 60.0
 _STOP_S = 5.0
 _SETTLE_S = 0.1
+_EXIT_S = 3.0
 
 
 class _NoAnswer(Exception):
@@ -127,13 +128,20 @@ class GuardedProxy(BaseProxy):
             raise _NoAnswer(f"no answer within {self._timeout_s:g} s")
         error = reader.exception()
         if error is None or isinstance(error, ConnectionError):
-            await asyncio.sleep(_SETTLE_S)  # for the process to have an exit code
+            await self._process_ended()
             raise _NoAnswer(f"its process is gone{self._exit_code()}")
         raise _NoAnswer(f"its answer cannot be read ({type(error).__name__}: {error})")
 
     def _error(self, method: str, cause: str) -> SimulatorError:
         at = "" if self._t_s is None else f" at simulated time {self._t_s} s"
         return SimulatorError(f"simulator {self._name} failed in {method}(){at}: {cause}")
+
+    async def _process_ended(self) -> None:
+        """Waits for the process to have an exit code, which a busy machine may take a while to give it."""
+        waited_s = 0.0
+        while self._process is not None and self._process.poll() is None and waited_s < _EXIT_S:
+            await asyncio.sleep(_SETTLE_S)
+            waited_s += _SETTLE_S
 
     def _exit_code(self) -> str:
         process = self._process

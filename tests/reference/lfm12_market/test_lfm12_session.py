@@ -37,8 +37,7 @@ def session(tmp_path):
         file.write_text(SCENARIO)
         opened = open_case(load_scenario(file, overrides))
         assert opened.pods == PODS
-        network = Network(opened)
-        market = network.market
+        market = Network(opened).market
         assert market.model_at(()) is market.model_at(())
         situation = Situation(0, P_KW[None], Q_KVAR[None], *(half[None] for half in half_bands(case)), ())
         bids = [bid(pod, float(P_KW[PODS.index(pod)])) for pod in FLEXIBLE]
@@ -47,7 +46,7 @@ def session(tmp_path):
         assert result.excess == ()
         bought = {award.bid.removesuffix(" up"): award.quantity_kw[0] for award in result.awards}
         found = market.foreseen(situation)
-        network.close()
+        opened.engines.close()
         return bought, found, result
 
     return clear

@@ -31,7 +31,7 @@ def conflict(case: ClearingCase, program: Program, offers: Offers, networks: Seq
     why = _behind_the_head(case, offers, networks, broken) if held else ""
     what = "hold infeasible" if held else "no plan"
     if not rows:
-        return f"{what}: all rows hold together to within {_BROKEN:g}, but not as exactly as the solver is asked to{why}"
+        return f"{what}: all rows hold to within {_BROKEN:g}, but not as exactly as the solver is asked to{why}"
     return f"{what}: these cannot be met together with all other rows: {named}{more}{why}"
 
 

@@ -15,7 +15,7 @@ import mosaik_api_v3
 from mosaik_api_v3.types import CreateResult, InputData, Meta, OutputData, OutputRequest
 
 from cosim.case import Case, case_from_payload
-from cosim.domain.frames import EventTable, Message, Signal
+from cosim.domain.frames import RECORDED, EventTable, Message, Signal
 from cosim.errors import SimulatorError
 from simulators.wire import decode, encode
 
@@ -76,9 +76,14 @@ class Adapter(mosaik_api_v3.Simulator):
         self._once = {
             (m, o.name) for m, given in self.outputs.items() for o in given if isinstance(o, Message) and o.once
         }
+        self._recorded = {
+            m: tuple(_attribute(output) for output in given if not isinstance(output, Message))
+            for m, given in self.outputs.items()
+        }
+        self._decodes = bool(self.case.scenario.remote)
         for model in {**self.inputs, **self.outputs}:
             given = [_attribute(output) for output in self.outputs.get(model, ())]
-            attributes = [*self.inputs.get(model, ()), *given]
+            attributes = [*self.inputs.get(model, ()), *given, RECORDED]
             self.meta["models"][model] = {"public": True, "params": [], "attrs": attributes}
         if self.answers:
             self.meta["type"] = "hybrid"
@@ -109,13 +114,18 @@ class Adapter(mosaik_api_v3.Simulator):
 
     def get_data(self, outputs: OutputRequest) -> OutputData:
         found = {
-            eid: {a: self._produced[eid, a] for a in attributes if self._is_said(eid, a)}
+            eid: {a: self._given(eid, a) for a in attributes if self._is_said(eid, a)}
             for eid, attributes in outputs.items()
         }
         return encode(found) if self._wire else found
 
     def finalize(self) -> None:
         self.close()
+
+    def _given(self, eid: str, attribute: str) -> Any:
+        if attribute != RECORDED:
+            return self._produced[eid, attribute]
+        return {name: self._produced[eid, name] for name in self._recorded[eid]}
 
     def _is_said(self, eid: str, attribute: str) -> bool:
         """Whether there is something to give: nothing said once is nothing at all."""
@@ -124,7 +134,8 @@ class Adapter(mosaik_api_v3.Simulator):
     def _single(self, entity: str, attribute: str, sources: Mapping[str, Any]) -> Any:
         if len(sources) != 1:
             raise SimulatorError(f"{self.sid}.{entity}.{attribute} has more than one source: {', '.join(sources)}")
-        return decode(next(iter(sources.values())))
+        (value,) = sources.values()
+        return decode(value) if self._decodes else value
 
 
 def _attribute(output: Output) -> str:

@@ -13,7 +13,8 @@ from simulators._base import Adapter, Inputs, Output
 
 class Recorder(Adapter):
     """Options: ``writer``, ``tables`` (paths of event tables), ``on_step`` (called when a step has been given to the
-    writer). Takes any input; an attribute is named ``simulator/model/attribute`` and declared to the writer."""
+    writer). Takes any input; an attribute is named ``simulator/model`` and has all outputs of that model by name, which
+    are declared to the writer."""
 
     def build(self) -> dict[str, tuple[Output, ...]]:
         self._writer: ResultWriter = self.options["writer"]
@@ -28,12 +29,13 @@ class Recorder(Adapter):
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         step = self.case.clock.step_index(t_s)
-        for (_, path), value in inputs.items():
-            simulator, model, attribute = path.split("/")
-            if path in self._tables:
-                for row in value:
-                    self._writer.append_event(simulator, attribute, row)
-            else:
-                self._writer.write(step, simulator, model, attribute, value)
+        for (_, path), outputs in inputs.items():
+            simulator, model = path.split("/")
+            for name, value in outputs.items():
+                if f"{path}/{name}" in self._tables:
+                    for row in value:
+                        self._writer.append_event(simulator, name, row)
+                else:
+                    self._writer.write(step, simulator, model, name, value)
         self._on_step(step)
         return {}

@@ -16,6 +16,10 @@ Complexes = npt.NDArray[np.complex128]
 PASSIVE_SIGN = "consumption > 0, injection < 0"
 HEAD_SIGN = "import > 0, reverse power flow < 0"
 
+RECORDED = "recorded"
+"""The attribute by which a model gives all of its signals and tables to the recorder at once, by name. mosaik carries
+attributes one by one, and every one costs."""
+
 
 @dataclass(frozen=True)
 class Signal:

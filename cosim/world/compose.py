@@ -18,7 +18,7 @@ from mosaik.exceptions import SimulationError
 from mosaik.starters import PythonStarter, Starter
 
 from cosim.case import Case
-from cosim.domain.frames import EventTable, Message, Signal
+from cosim.domain.frames import RECORDED, EventTable, Message, Signal
 from cosim.errors import CosimError, SimulatorError
 from cosim.io.store import ResultWriter
 from cosim.io.transport import MemoryBus
@@ -28,6 +28,7 @@ from cosim.world.calls import Calls
 from cosim.world.foreign import foreign_starter, names_checked
 from cosim.world.guard import GuardedStarter
 from cosim.world.process import ProcessStarter
+from simulators.wire import decode, encode
 
 OWN_TIMEOUT_S = 600.0
 _ANSWERS = 100
@@ -201,7 +202,7 @@ class Composer:
             how: dict[str, Any] = {}
             if link.when == "next":
                 if values is not None:
-                    before = values[str(link.source)]
+                    before = self._wired(link, decode(values[str(link.source)]))
                 else:
                     before = [] if link.message else self._wired(link, first[link.source.simulator])
                 how = {"time_shifted": True, "initial_data": {link.source.attribute: before}}
@@ -215,7 +216,7 @@ class Composer:
 
     def _wired(self, link: Link, values: np.ndarray[Any, Any]) -> Any:
         """Initial data in the form that the target can receive."""
-        return _encode(values) if link.target.simulator in self._case.scenario.remote else values
+        return encode(values) if link.target.simulator in self._case.scenario.remote else values
 
     def restore(self, states: Mapping[str, Any]) -> None:
         """Gives simulators what `states` gave."""
@@ -231,7 +232,7 @@ class Composer:
         found = {}
         for source in dict.fromkeys(link.source for link in self._links if link.when == "next"):
             entity = self._entities[source.simulator, source.entity]
-            found[str(source)] = _encode(self._world.get_data([entity], source.attribute)[entity][source.attribute])
+            found[str(source)] = encode(self._world.get_data([entity], source.attribute)[entity][source.attribute])
         return found
 
     def run(self) -> None:
@@ -265,13 +266,8 @@ class Composer:
             on_step=on_step,
         )
         inbox = factory.inbox()
-        for port, _ in self._outputs:
-            source = self._entities[port.simulator, port.entity]
-            self._world.connect(source, inbox, (port.attribute, _path(port)))
-
-
-def _encode(value: Any) -> Any:
-    return importlib.import_module("simulators.wire").encode(value)
+        for simulator, entity in dict.fromkeys((port.simulator, port.entity) for port, _ in self._outputs):
+            self._world.connect(self._entities[simulator, entity], inbox, (RECORDED, f"{simulator}/{entity}"))
 
 
 def _own_starter(name: str, remote: bool) -> Starter:

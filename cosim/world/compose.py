@@ -28,6 +28,7 @@ from cosim.world.calls import Calls
 from cosim.world.foreign import foreign_starter, names_checked
 from cosim.world.guard import GuardedStarter
 from cosim.world.process import ProcessStarter
+from cosim.world.scheduling import lean_scheduling
 from simulators.wire import decode, encode
 
 OWN_TIMEOUT_S = 600.0
@@ -75,14 +76,17 @@ def open_world(case: Case) -> Iterator[mosaik.World]:
     logger.disable("mosaik")
     tqdm.tqdm.monitor_interval = 0  # mosaik's hidden progress bars would keep a thread
     try:
-        with mosaik.World(
-            {},
-            mosaik_config={"start_timeout": _NEVER_S},
-            cache=False,
-            skip_greetings=True,
-            configure_logging=False,
-            max_loop_iterations=answers,
-        ) as world:
+        with (
+            lean_scheduling(),
+            mosaik.World(
+                {},
+                mosaik_config={"start_timeout": _NEVER_S},
+                cache=False,
+                skip_greetings=True,
+                configure_logging=False,
+                max_loop_iterations=answers,
+            ) as world,
+        ):
             yield world
     finally:
         asyncio.set_event_loop(None)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
-from scipy.signal import lfilter
 
 from cosim.clock import Clock
 from cosim.domain.frames import Floats
@@ -48,7 +48,7 @@ def _standard(seed: int, persistence: float, n: int) -> Floats:
     """The first ``n`` MTUs (n,) of the stationary series with standard deviation 1."""
     shocks = rng_for(seed, "transmission", "need").standard_normal(n)
     shocks[1:] *= np.sqrt(1.0 - persistence**2)
-    series: Floats = np.asarray(lfilter([1.0], [1.0, -persistence], shocks), dtype=np.float64)
+    series = np.array(list(accumulate(shocks.tolist(), lambda last, shock: shock + persistence * last)))
     series.flags.writeable = False
     return series
 

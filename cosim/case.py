@@ -268,8 +268,7 @@ class Case:
             path = self.loaded.resolve("estimator.history.data.file", data.file)
             return read_file(path, data.timezone, data.time_column, names)
         sums = site_sums(self.pod_sites)
-        p_kw, q_kvar = self.feeder.powers(self.profiles.names, self.profiles.values)
-        true = np.hstack([p_kw @ sums, q_kvar @ sums])
+        true = np.hstack([pods @ sums for pods in self.feeder.powers(self.profiles.names, self.profiles.values)])
         error_percent = self.scenario.estimator.history.error_percent
         values = noisy_history(true, error_percent, rng_for(self.scenario.seed, "history"))
         return self.profiles.with_columns(names, values)

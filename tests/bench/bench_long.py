@@ -1,0 +1,151 @@
+"""Long runs: the whole chain (least squares, market every quarter hour, DSO priority, settlement, recorder) against
+what a year of it may take, whether steps get slower, and memory.
+
+CPU time of a process of its own for each feeder, without what opening and preparing takes. Where a row compares with a
+target (of this project's own: seconds of CPU for a year of 35,136 steps, milliseconds a step), the ratio tells how many
+times as fast as asked; it holds for the machine of the last run only.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+from ratios import Row, share, times_as_fast
+
+from cosim.io.results import open_results
+from cosim.runner import run
+from cosim.scenario.load import load_scenario
+from cosim.world.calls import Calls
+
+SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
+STEPS_A_YEAR = 366 * 96
+STEPS_OF_GROWTH = 10_000
+MOST_MIB, MOST_GROWTH_MIB = 400.0, 1.0
+CLEARING = ("dso", "tso")
+
+
+class Case(NamedTuple):
+    """A scenario under overrides, and its targets: CPU of a year [s], of an estimate and of all clearing [ms]."""
+
+    scenario: str
+    overrides: tuple[str, ...]
+    year_s: float
+    estimate_ms: float
+    clearing_ms: float
+
+
+CASES = {
+    "mv5": Case("year_mv5.yaml", ("duration=28d",), 240.0, 3.0, 1.0),
+    "ieee123": Case("coordination_ieee123.yaml", ("duration=4d", "settlement={}"), 480.0, 8.0, 3.0),
+}
+UNBOUND = ("duration=2d", "limits.derated={}", "transmission.need.share=0")
+"""Overrides under which no limit binds and nothing is to be balanced."""
+
+
+class Measured(NamedTuple):
+    """One run: CPU and wall-clock milliseconds of each step, wall-clock milliseconds by simulator (n_step,), resident
+    memory after each step [MiB]."""
+
+    cpu_ms: np.ndarray
+    wall_ms: np.ndarray
+    simulator_ms: dict[str, np.ndarray]
+    peak_mib: np.ndarray
+
+
+def measured(scenario: str, overrides: Sequence[str]) -> Measured:
+    """One run, in the process that calls this."""
+    cpu_s: list[float] = []
+    peak_mib: list[float] = []
+
+    class Stamping(Calls):
+        """Notes CPU time and memory when the runner takes the times, which is at the end of each step."""
+
+        def take(self) -> dict[str, float]:
+            cpu_s.append(time.process_time())
+            peak_mib.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            return super().take()
+
+    with TemporaryDirectory() as folder, patch("cosim.runner.Calls", Stamping):
+        out = Path(folder, "result.h5")
+        run(load_scenario(SCENARIOS / scenario, overrides), out)
+        with open_results(out) as results:
+            phases = 1e3 * results.phases().fillna(0.0)
+    simulators = {str(name): phases[name].to_numpy() for name in phases if "." not in str(name)}
+    return Measured(1e3 * np.diff(cpu_s), phases["run.step"].to_numpy(), simulators, np.array(peak_mib))
+
+
+def main() -> list[Row]:
+    """All rows."""
+    rows: list[Row] = []
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for feeder, case in CASES.items():
+            bound = pool.submit(measured, case.scenario, case.overrides).result()
+            unbound = pool.submit(measured, case.scenario, (*case.overrides, *UNBOUND)).result()
+            rows += _speed(feeder, case, bound, unbound)
+            rows += _memory(feeder, bound)
+            if feeder == "mv5":
+                rows.append(_flat(feeder, bound))
+        rows += _memory("european_lv", pool.submit(measured, "lfm_european_lv.yaml", ()).result())
+    return rows
+
+
+def _speed(feeder: str, case: Case, bound: Measured, unbound: Measured) -> list[Row]:
+    step_ms = float(bound.cpu_ms.mean())
+    year_s = 1e-3 * step_ms * STEPS_A_YEAR
+    mosaik_ms = bound.wall_ms - sum(bound.simulator_ms.values())
+    estimate_ms = float(np.median(bound.simulator_ms["estimator"]))
+    clearing_ms = float(np.median(sum(unbound.simulator_ms[name] for name in CLEARING)))
+    part = "share of a step (wall-clock time)"
+    return [
+        times_as_fast(f"{feeder}: CPU of a year", year_s, case.year_s, "s", f"target of {case.year_s:g} s over ours"),
+        *(
+            share(f"{feeder}: {name}", float(ms.mean()), float(bound.wall_ms.mean()), "ms/step", part)
+            for name, ms in sorted(bound.simulator_ms.items(), key=lambda entry: -float(entry[1].mean()))
+        ),
+        share(f"{feeder}: mosaik itself", float(mosaik_ms.mean()), float(bound.wall_ms.mean()), "ms/step", part),
+        times_as_fast(f"{feeder}: an estimate", estimate_ms, case.estimate_ms, "ms", _target(case.estimate_ms)),
+        times_as_fast(
+            f"{feeder}: DSO and TSO where nothing binds",
+            clearing_ms,
+            case.clearing_ms,
+            "ms/step",
+            f"{_target(case.clearing_ms)}, the DSO's forecast and all messages included",
+        ),
+    ]
+
+
+def _target(ms: float) -> str:
+    return f"target of {ms:g} ms over ours (median)"
+
+
+def _flat(feeder: str, bound: Measured) -> Row:
+    """Medians of the same hours of the day: four whole weeks, the last against the first."""
+    week = len(bound.cpu_ms) // 4
+    first_ms, last_ms = (float(np.median(part)) for part in (bound.cpu_ms[:week], bound.cpu_ms[-week:]))
+    note = "median step of the fourth week over that of the first"
+    return Row(f"{feeder}: time of a step", last_ms, first_ms, last_ms / first_ms, "ms", note)
+
+
+def _memory(feeder: str, bound: Measured) -> list[Row]:
+    """Growth of the peak from a quarter of the run on, when all is in use."""
+    peak_mib, quarter = bound.peak_mib, len(bound.peak_mib) // 4
+    growth_mib = float(peak_mib[-1] - peak_mib[quarter]) / (len(peak_mib) - quarter) * STEPS_OF_GROWTH
+    rows = [share(f"{feeder}: peak memory", float(peak_mib[-1]), MOST_MIB, "MiB", f"share of {MOST_MIB:g} MiB")]
+    if feeder == "mv5":
+        note = f"share of {MOST_GROWTH_MIB:g} MiB in {STEPS_OF_GROWTH} steps"
+        rows.append(share(f"{feeder}: growth of memory", growth_mib, MOST_GROWTH_MIB, "MiB", note))
+    return rows
+
+
+if __name__ == "__main__":
+    for row in main():
+        print(row)

@@ -19,12 +19,13 @@ from typing import Any
 import tqdm
 
 from cosim.case import Case, open_case
+from cosim.case_files import input_digests
 from cosim.errors import CosimError, Interrupted
 from cosim.io.broker import EmbeddedBroker
 from cosim.io.store import ResultWriter
 from cosim.io.takeover import Earlier
 from cosim.prepare import Prepared, prepare
-from cosim.resuming import Unfinished, input_digests, source_of, unfinished
+from cosim.resuming import Unfinished, source_of, unfinished
 from cosim.scenario.load import LoadedScenario
 from cosim.world.calls import Calls
 from cosim.world.compose import Connections
@@ -149,7 +150,7 @@ def _attributes(case: Case, prepared: Prepared) -> dict[str, str | int | float]:
         "versions": _versions_text(),
         "git_commit": _git_commit(),
         "source": json.dumps(source_of(case.loaded)),
-        "inputs": json.dumps(input_digests(case)),
+        "inputs": json.dumps(input_digests(case.loaded)),
         "history": "[]",
         "feeder": case.feeder.name,
         "storage": json.dumps([asdict(unit) for unit in case.storage]),

@@ -12,7 +12,7 @@ from typing import Any
 
 from cosim.case import Case
 from cosim.case_files import input_digests
-from cosim.errors import Fault, ResultError, ScenarioError
+from cosim.errors import Fault, ResumeError, ScenarioError
 from cosim.io.results import open_results
 from cosim.io.takeover import Earlier
 from cosim.io.target import held
@@ -66,16 +66,16 @@ class Unfinished:
 def unfinished(path: Path) -> Unfinished:
     """The unfinished result file at ``path``.
 
-    Raises ResultError if it is complete, is being written, is no result file of this version, or was not left by a run
-    that can be resumed.
+    Raises ResultError if it is being written or is no result file of this version; its ResumeError if it is complete,
+    or was not left by a run that can be resumed.
     """
     with open_results(path) as results, held(path):
         attributes = results.attributes
         if results.status == "complete":
-            raise ResultError(f"{path}: is complete, there is nothing to resume")
+            raise ResumeError(f"{path}: is complete, there is nothing to resume")
         missing = [name for name in ("scenario", "prepared", "source", "inputs") if name not in attributes]
         if missing:
-            raise ResultError(f"{path}: lacks {', '.join(missing)}, so its run cannot be resumed")
+            raise ResumeError(f"{path}: lacks {', '.join(missing)}, so its run cannot be resumed")
         checkpoint = results.checkpoint()
     return Unfinished(path, attributes, None if checkpoint is None else Earlier(path, checkpoint))
 

@@ -204,7 +204,8 @@ def _row(run: Run, path: Path, outcome: Outcome | None) -> dict[str, Any]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """The folder, made if need be, for this sweep alone, without what killed workers left in it before and after."""
+    """The folder, made if need be, for this sweep alone. What is unfinished goes when a sweep gets to its end; the next
+    one goes on with what an interrupted one left."""
     unfinished = folder / UNFINISHED
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
@@ -218,10 +219,10 @@ def _held(folder: Path) -> Iterator[None]:
             raise SweepError(f"{folder}: another sweep is writing this folder") from None
         except OSError:
             pass  # a file system without locks
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with suppress(OSError):
-            unfinished.mkdir()
         try:
             yield
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.rmdir()  # if nothing is in it
+            raise
+        shutil.rmtree(unfinished, ignore_errors=True)

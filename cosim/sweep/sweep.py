@@ -41,11 +41,12 @@ class Survey:
 
 @dataclass(frozen=True)
 class Swept:
-    """A sweep that reached its end: its index, the outcome of each run by number, and how many were missing before."""
+    """A sweep that reached its end: its index, the outcome of each run by number, and how many runs that were missing are
+    ``done`` now."""
 
     index: Path
     outcomes: tuple[Outcome, ...]
-    missing: int
+    done: int
 
 
 Progress = Callable[[int, Job, Outcome], None]
@@ -104,8 +105,8 @@ def sweep(
             outcomes |= {job.path: found(job.path) for job in surveyed.jobs if _unheard_of(job, outcomes)}
             index = _write_index(study, surveyed, outcomes)
     ended = tuple(outcomes[path] for path in surveyed.paths)
-    missing = {job.path for job in surveyed.missing}
-    return Swept(index, ended, sum(path in missing for path in surveyed.paths))
+    done = {job.path for job in surveyed.missing if outcomes[job.path].status == "complete"}
+    return Swept(index, ended, sum(path in done for path in surveyed.paths))
 
 
 def check(jobs: Sequence[Job]) -> None:

@@ -76,7 +76,7 @@ def test_only_what_is_missing_or_changed_is_run_again(swept: tuple[Path, Swept],
     results = folder / "study"
     written = {path.name: path.stat().st_mtime_ns for path in results.glob("*.h5")}
     again = sweep(load_study(study_file(folder)), scheduler=NOWHERE)  # nothing to do: nobody is asked
-    assert (again.missing, again.outcomes) == (0, first.outcomes)
+    assert (again.done, again.outcomes) == (0, first.outcomes)
     (results / "index.parquet").unlink()
     changed = study_file(folder, vary={"grid": {DROPOUT: [0.2, 0.1]}}, seeds=2)
     run: list[Path] = []
@@ -84,7 +84,7 @@ def test_only_what_is_missing_or_changed_is_run_again(swept: tuple[Path, Swept],
         load_study(changed), scheduler=two_workers.address, on_outcome=lambda left, job, outcome: run.append(job.path)
     )
     table = index_of(results)
-    assert grown.missing == 2
+    assert grown.done == 2
     assert list(table["status"]) == ["complete"] * 4
     assert table["path"][0].startswith("1-")  # under the number that it had in the study before
     assert len(list(results.glob("*.h5"))) == 6

@@ -41,7 +41,7 @@ class Survey:
 
 @dataclass(frozen=True)
 class Swept:
-    """A sweep that reached its end: its index, the outcome of each run by number, and how many runs that were missing are
+    """A sweep that reached its end: its index, the outcome of each run by number, and how many that were missing are
     ``done`` now."""
 
     index: Path

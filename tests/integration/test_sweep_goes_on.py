@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -177,11 +178,20 @@ def with_checkpoints(folder: Path) -> list[Path]:
     return found
 
 
-def wait_for_checkpoints(folder: Path, count: int) -> None:
+def wait_for_a_checkpoint(folder: Path) -> None:
     deadline = time.monotonic() + DEADLINE_S
-    while len(with_checkpoints(folder)) < count:
+    while not with_checkpoints(folder):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def holds_open(pid: int, path: Path) -> bool:
+    """Whether a process is at work on a file."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):
+            if descriptor.samefile(path):
+                return True
+    return False
 
 
 def hashes_of(study: Path, folder: Path) -> list[str]:
@@ -194,7 +204,7 @@ def test_interrupted_sweep_goes_on_from_checkpoints(tmp_path: Path) -> None:
     path = study_file(tmp_path, seeds=2, **LONG)
     expected, results = hashes_of(path, tmp_path), tmp_path / "study"
     with start_cosim("sweep", path, "--workers", "2", start_new_session=True) as process:
-        wait_for_checkpoints(results / UNFINISHED, 1)
+        wait_for_a_checkpoint(results / UNFINISHED)
         process.send_signal(signal.SIGINT)
         printed, err = process.communicate(timeout=60.0)
     assert (process.returncode, printed, err) == (130, "", "cosim: interrupted\n")
@@ -217,8 +227,13 @@ def test_run_of_a_killed_worker_goes_on_with_another(tmp_path: Path) -> None:
     expected, results = hashes_of(path, tmp_path), tmp_path / "study"
 
     def kill_one(processes: Farm) -> None:
-        wait_for_checkpoints(results / UNFINISHED, 2)
-        processes.workers[0].kill()
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            for worker in processes.workers:
+                if any(holds_open(worker.pid, file) for file in with_checkpoints(results / UNFINISHED)):
+                    worker.kill()
+                    return
+            time.sleep(0.005)
 
     with farm(tmp_path, 2) as processes:
         killer = threading.Thread(target=kill_one, args=(processes,))

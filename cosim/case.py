@@ -6,8 +6,7 @@ opens it again from `Case.payload`.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, lru_cache, partial
@@ -18,25 +17,25 @@ import numpy as np
 
 from cosim.case_coordination import (
     area_name,
-    coordination_files,
     faults_of_coordination,
     faults_of_sellers,
     scheme_of,
     transmission_of,
 )
+from cosim.case_faults import faults_of_names, faults_of_phases, faults_of_places
+from cosim.case_files import feeder_folder, named_files
 from cosim.case_flexibility import (
     contracts_of,
     faults_of_market,
     faults_of_procurement,
     measures_of,
     needs_of,
-    outdoor_files,
     outdoor_temperatures,
     placed_measure_faults,
     pod_data,
     portfolio_of,
 )
-from cosim.clock import Clock, format_duration
+from cosim.clock import Clock
 from cosim.coordination.in_run import parties_in_run
 from cosim.coordination.scheme import Scheme
 from cosim.coordination.transmission import TransmissionSide, TransmissionState
@@ -52,7 +51,7 @@ from cosim.flexibility.portfolio import Unit, owned_storage
 from cosim.grid.added import added_pods
 from cosim.grid.engine import Engine
 from cosim.grid.engines import Engines
-from cosim.grid.feeder import Feeder, canonical_branch, find_feeder, load_feeder
+from cosim.grid.feeder import Feeder, canonical_branch, load_feeder
 from cosim.grid.limits import Limits
 from cosim.grid.measures import Measure, Positions
 from cosim.io.profiles import Profiles, covering, history, read_file, read_simbench, sample
@@ -65,13 +64,10 @@ from cosim.sensing.channels import channels_of, meters_used
 from cosim.sensing.measure import SensorModel, sensor_model
 from cosim.sensing.replay import read_recording
 from cosim.units import SECONDS_PER_DAY
-from cosim.wiring import CLASSES
 
-FEEDERS = Path(__file__).resolve().parents[1] / "dss_models"
 Opened = TypeVar("Opened")
 _MTUS_KEPT = 4
 Kept = TypeVar("Kept")
-REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
 
 
 @dataclass(frozen=True)
@@ -294,24 +290,11 @@ class Case:
     def payload(self) -> dict[str, Any]:
         """What another process needs to open the same case, as plain JSON."""
         scenario = self.scenario.model_dump(mode="json") | {"feeder": str(self.feeder.folder.resolve())}
-        for *parents, last in (
-            ("profiles", "file"),
-            ("sensors", "replay", "file"),
-            ("estimator", "history", "data", "file"),
-            ("transport", "mqtt", "ca_file"),
-        ):
+        for (*above, key), file in named_files(self.loaded).items():
             part: Any = scenario
-            for key in parents:
-                part = part.get(key) if isinstance(part, dict) else None
-            if isinstance(part, dict) and part.get(last) is not None:
-                part[last] = str(self.loaded.resolve(".".join((*parents, last)), part[last]))
-        for (*above, key), file in coordination_files(self.loaded).items():
-            part = scenario
             for each in above:
                 part = part[each]
             part[key] = str(file)
-        for name, file in outdoor_files(self.loaded).items():
-            scenario["resources"][name]["heat_pump"]["outdoor"]["file"] = str(file)
         return {"scenario": scenario, "directory": str(self.loaded.directory)}
 
 
@@ -330,11 +313,7 @@ def open_case(loaded: LoadedScenario) -> Case:
     """
     scenario = loaded.scenario
     faults: list[Fault] = []
-    try:
-        folder = find_feeder(scenario.feeder, loaded.resolve("feeder", "."), FEEDERS)
-    except InputError as error:
-        raise ScenarioError([loaded.fault("feeder", f.problem, f.value, f.allowed) for f in error.faults]) from None
-    feeder = load_feeder(folder)
+    feeder = load_feeder(feeder_folder(loaded))
     added = _collect(faults, lambda: added_pods(scenario, feeder))
     if added is None:
         raise ScenarioError([loaded.fault(f.key, f.problem, f.value, f.allowed) for f in faults])
@@ -352,9 +331,9 @@ def open_case(loaded: LoadedScenario) -> Case:
     meters = _collect(faults, lambda: _meters(loaded, feeder, layout)) or {}
     _collect(faults, lambda: _placed(loaded, lambda: channels_of(meters, scenario.sensors)))
     _collect(faults, lambda: _placed(loaded, lambda: Limits(layout, scenario.limits, feeder.head_terminal)))
-    faults += _faults_of_places(loaded, feeder, meters, layout, storage)
-    faults += _faults_of_phases(loaded, feeder, meters, layout, pod_sites)
-    faults += _faults_of_names(loaded, feeder, storage)
+    faults += faults_of_places(loaded, feeder, meters, layout, storage)
+    faults += faults_of_phases(loaded, feeder, meters, layout, pod_sites)
+    faults += faults_of_names(loaded, feeder, storage)
     faults += faults_of_market(loaded)
     faults += faults_of_procurement(loaded, resources)
     faults += faults_of_settlement(loaded, [unit.resource for unit in resources])
@@ -459,98 +438,3 @@ def _placed(loaded: LoadedScenario, attempt: Callable[[], Opened]) -> Opened:
 
 def _known(candidate: str, known: set[str], written: str) -> str:
     return candidate if candidate in known else written
-
-
-def _faults_of_places(
-    loaded: LoadedScenario,
-    feeder: Feeder,
-    meters: dict[str, Meter],
-    layout: GridLayout,
-    storage: tuple[StorageUnit, ...],
-) -> Iterator[Fault]:
-    """Meters at places that the feeder does not have."""
-    for name, meter in meters.items():
-        where, key = _meter_key(loaded, feeder, name)
-        if meter.bus is not None and meter.bus not in layout.buses:
-            yield where(f"{key}.bus", "no such bus", meter.bus, ", ".join(layout.buses))
-        if meter.branch is not None and f"{meter.branch}@{meter.end}" not in layout.terminals:
-            yield where(
-                f"{key}.branch", "no such end of a branch", f"{meter.branch}@{meter.end}", ", ".join(layout.terminals)
-            )
-        if meter.storage is not None and meter.storage not in [unit.pod for unit in storage]:
-            yield where(f"{key}.storage", "no such storage POD", meter.storage, _storage_names(storage))
-
-
-def _faults_of_phases(
-    loaded: LoadedScenario, feeder: Feeder, meters: dict[str, Meter], layout: GridLayout, pod_sites: tuple[str, ...]
-) -> Iterator[Fault]:
-    """Meters of phases that their place does not have, or whose power no POD draws alone."""
-    for name, meter in meters.items():
-        where, key = _meter_key(loaded, feeder, name)
-        place = meter.bus if meter.branch is None else f"{meter.branch}@{meter.end}"
-        known = layout.nodes if meter.branch is None else layout.conductors
-        there = [c.rpartition(".")[2] for c in known if c.rpartition(".")[0] == place]
-        missing = [str(phase) for phase in meter.phases if there and str(phase) not in there]
-        if missing:
-            yield where(f"{key}.phases", f"{place} has no phase {', '.join(missing)}", allowed=", ".join(there))
-        shared = [site for site in pod_sites if bus_of_site(site) == meter.bus and site.count(".") != 1]
-        if meter.phases and shared and set(meter.quantities) & {"p_kw", "q_kvar"}:
-            problem = "power by phase is measured only where every POD connects a phase to ground"
-            yield where(f"{key}.phases", problem, ", ".join(dict.fromkeys(shared)))
-
-
-def _meter_key(loaded: LoadedScenario, feeder: Feeder, name: str) -> tuple[Any, str]:
-    """Where a meter is described: what makes a fault there, and its key."""
-    if name in loaded.scenario.sensors.extra:
-        return loaded.fault, f"sensors.extra.{name}"
-    return feeder.fault, f"meters.{name}"
-
-
-def _faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[StorageUnit, ...]) -> Iterator[Fault]:
-    """Names in the scenario that nothing bears."""
-    scenario, operator = loaded.scenario, loaded.scenario.operator
-    for key in ("thresholds_kw", "initial_energy_kwh"):
-        given = getattr(operator, key)
-        for pod in given if isinstance(given, dict) else ():
-            if pod not in [unit.pod for unit in storage]:
-                yield loaded.fault(f"operator.{key}.{pod}", "no such storage POD", pod, _storage_names(storage))
-    if isinstance(operator.initial_energy_kwh, dict):
-        for unit in storage:
-            given_kwh = operator.initial_energy_kwh.get(unit.pod, unit.reserve_kwh)
-            if given_kwh > unit.e_max_kwh:
-                key = f"operator.initial_energy_kwh.{unit.pod}"
-                yield loaded.fault(key, "more than it can hold [kWh]", str(given_kwh), f"up to {unit.e_max_kwh}")
-    for k, name in enumerate(scenario.remote):
-        if name not in REMOTE_ABLE:
-            yield loaded.fault(f"remote.{k}", "no simulator of this name", name, ", ".join(REMOTE_ABLE))
-        elif name in ("sensors", "gateway") and scenario.transport == "memory":
-            yield loaded.fault(f"remote.{k}", "the memory transport stays in one process", name, "embedded, mqtt")
-    for name in scenario.simulators:
-        if name in (*CLASSES, "time") or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-            allowed = f"letters, digits and _, not {', '.join(CLASSES)}"
-            yield loaded.fault(f"simulators.{name}", "cannot be the name of a simulator", name, allowed)
-    if scenario.simulators and scenario.segment_steps < scenario.clock.steps:
-        problem = f"the state of {', '.join(scenario.simulators)} cannot be saved"
-        allowed = "false, or no less than the duration: a run without checkpoints"
-        yield loaded.fault("recorder.checkpoint", problem, format_duration(scenario.recorder.checkpoint), allowed)
-    yield from _faults_of_foreign_links(loaded, feeder)
-
-
-def _faults_of_foreign_links(loaded: LoadedScenario, feeder: Feeder) -> Iterator[Fault]:
-    """Links of foreign simulators that lead nowhere, or to a place that is taken."""
-    takers = [pod for pod, description in feeder.pods.items() if description.kind != "storage"]
-    taken: dict[tuple[str, str], str] = {}
-    for name, foreign in loaded.scenario.simulators.items():
-        for k, link in enumerate(foreign.links):
-            key = f"simulators.{name}.links.{k}"
-            first = taken.setdefault((link.pod, link.quantity), key)
-            if link.pod not in takers:
-                yield loaded.fault(f"{key}.pod", "no POD that a simulator can feed", link.pod, ", ".join(takers))
-            elif first != key:
-                yield loaded.fault(f"{key}.pod", f"{link.quantity} comes from {first} already", link.pod)
-            if link.entity >= foreign.count:
-                yield loaded.fault(f"{key}.entity", "no such entity", str(link.entity), f"0..{foreign.count - 1}")
-
-
-def _storage_names(storage: tuple[StorageUnit, ...]) -> str:
-    return ", ".join(unit.pod for unit in storage) or "none: the feeder has no storage"

@@ -15,6 +15,7 @@ from cosim.errors import Fault, InputError, ScenarioError
 from cosim.flexibility.portfolio import Unit
 from cosim.io.profiles import read_file
 from cosim.scenario.load import LoadedScenario
+from cosim.scenario.schema import Scenario
 from cosim.scenario.transmission import FileNeed, TransmissionConfig
 
 _SCHEME_FILES = (".yaml", ".yml")
@@ -25,19 +26,23 @@ def area_name(feeder: str) -> str:
     return re.sub(r"\W", "_", feeder)
 
 
+def scheme_file(scenario: Scenario) -> Path | None:
+    """The file of the scheme, as written; None if it has none or is a shipped one."""
+    config = scenario.coordination
+    return None if config is None or Path(config.scheme).suffix not in _SCHEME_FILES else Path(config.scheme)
+
+
 def scheme_of(loaded: LoadedScenario) -> Scheme | None:
     """The scheme of a scenario, if any. Raises ScenarioError at its key, or SchemeError at those of its own file."""
-    config = loaded.scenario.coordination
+    config, file, key = loaded.scenario.coordination, scheme_file(loaded.scenario), "coordination.scheme"
     if config is None:
         return None
-    name: str | Path = config.scheme
-    if Path(name).suffix not in _SCHEME_FILES:
-        try:
-            return load_scheme(name)
-        except InputError as error:
-            key = "coordination.scheme"
-            raise ScenarioError([loaded.fault(key, f.problem, f.value, f.allowed) for f in error.faults]) from None
-    return load_scheme(loaded.resolve("coordination.scheme", name))
+    if file is not None:
+        return load_scheme(loaded.resolve(key, file))
+    try:
+        return load_scheme(config.scheme)
+    except InputError as error:
+        raise ScenarioError([loaded.fault(key, f.problem, f.value, f.allowed) for f in error.faults]) from None
 
 
 def transmission_of(loaded: LoadedScenario, mean_import_kw: float) -> TransmissionSide | None:
@@ -75,23 +80,6 @@ def _need_rows(loaded: LoadedScenario) -> NeedRows | None:
     path = loaded.resolve("transmission.need.file", need.file)
     rows = read_file(path, need.timezone, need.time_column, ("need_kw",))
     return NeedRows(rows.start, rows.step_s, rows.values[:, 0])
-
-
-def coordination_files(loaded: LoadedScenario) -> dict[tuple[str, ...], Path]:
-    """Files that the keys of coordination name, by key."""
-    scenario, found = loaded.scenario, dict[tuple[str, ...], Path]()
-    named: list[tuple[tuple[str, ...], str | Path | None]] = [
-        (("transmission", "case"), scenario.transmission.case),
-        (("transmission", "network"), scenario.transmission.network_file),
-    ]
-    if isinstance(scenario.transmission.need, FileNeed):
-        named.append((("transmission", "need", "file"), scenario.transmission.need.file))
-    if scenario.coordination is not None and Path(scenario.coordination.scheme).suffix in _SCHEME_FILES:
-        named.append((("coordination", "scheme"), scenario.coordination.scheme))
-    for keys, path in named:
-        if path is not None:
-            found[keys] = loaded.resolve(".".join(keys), path)
-    return found
 
 
 def faults_of_coordination(loaded: LoadedScenario, scheme: Scheme | None, units: Sequence[Unit]) -> Iterator[Fault]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,25 +46,15 @@ def portfolio_of(scenario: Scenario, pods: tuple[PodData, ...], feeder: str) -> 
     return portfolio(scenario.resources, pods, feeder, scenario.clock, scenario.start, scenario.seed)
 
 
-def outdoor_files(loaded: LoadedScenario) -> dict[str, Path]:
-    """Files of outdoor temperatures, by entry of the resources."""
-    found = {}
-    for name, resource in loaded.scenario.resources.items():
-        pump = resource.heat_pump
-        if pump is not None and isinstance(pump.outdoor, Outdoor):
-            found[name] = loaded.resolve(f"resources.{name}.heat_pump.outdoor.file", pump.outdoor.file)
-    return found
-
-
 def outdoor_temperatures(loaded: LoadedScenario) -> dict[str, Profiles]:
     """Outdoor temperatures [degree C], by entry of the resources. Raises ProfileError."""
     found = {}
-    for name, path in outdoor_files(loaded).items():
-        pump = loaded.scenario.resources[name].heat_pump
-        assert pump is not None
-        assert isinstance(pump.outdoor, Outdoor)
-        found[name] = read_file(path, pump.outdoor.timezone, pump.outdoor.time_column, ("temperature_c",))
-        covering(found[name], loaded.scenario.clock)
+    for name, resource in loaded.scenario.resources.items():
+        outdoor = None if resource.heat_pump is None else resource.heat_pump.outdoor
+        if isinstance(outdoor, Outdoor):
+            path = loaded.resolve(f"resources.{name}.heat_pump.outdoor.file", outdoor.file)
+            found[name] = read_file(path, outdoor.timezone, outdoor.time_column, ("temperature_c",))
+            covering(found[name], loaded.scenario.clock)
     return found
 
 

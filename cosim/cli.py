@@ -115,7 +115,7 @@ def _thresholds(options: argparse.Namespace) -> None:
 
 
 def _feeder(options: argparse.Namespace) -> None:
-    from cosim.case import FEEDERS
+    from cosim.case_files import FEEDERS
     from cosim.grid.feeder import find_feeder, load_feeder
     from cosim.grid.inventory import take_stock
     from cosim.grid.inventory_text import as_text
@@ -203,7 +203,7 @@ def _record(options: argparse.Namespace) -> None:
 def _list(options: argparse.Namespace) -> None:
     from typing import get_args
 
-    from cosim.case import FEEDERS
+    from cosim.case_files import FEEDERS
     from cosim.scenario.schema import Method
     from cosim.wiring import LOOP
 

@@ -24,7 +24,7 @@ def add_commands(command: Callable[[str, str, object], argparse.ArgumentParser])
 
 
 def _clear(options: argparse.Namespace) -> None:
-    from cosim.case import FEEDERS
+    from cosim.case_files import FEEDERS
     from cosim.coordination.catalogue import load_scheme
     from cosim.coordination.coordinate import coordinate
     from cosim.coordination.printed import as_plain, as_text

@@ -110,6 +110,10 @@ class ResultError(CosimError):
     """The result file cannot be written or read."""
 
 
+class ResumeError(ResultError):
+    """An unfinished result file cannot be gone on with."""
+
+
 class SimulatorError(CosimError):
     """A simulator failed, died or stopped answering."""
 

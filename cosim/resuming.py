@@ -3,7 +3,6 @@ input files only."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, nullcontext
@@ -12,18 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from cosim.case import Case
-from cosim.case_coordination import coordination_files
-from cosim.case_flexibility import outdoor_files
-from cosim.errors import Fault, ResultError, ScenarioError
+from cosim.case_files import input_digests
+from cosim.errors import Fault, ResumeError, ScenarioError
 from cosim.io.results import open_results
 from cosim.io.takeover import Earlier
 from cosim.io.target import held
 from cosim.prepare import Prepared, prepared_from_plain
 from cosim.scenario.load import LoadedScenario, load_scenario
-from cosim.scenario.schema import FileProfiles, Scenario
+from cosim.scenario.schema import Scenario
 
 _NOTHING = "nothing"
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Unfinished:
             Fault(f"the scenario has changed since the run began: then {old}, now {new}", str(self.path), key=key)
             for key, old, new in _differences(then, now)
         ]
-        before, files = json.loads(self.attributes["inputs"]), input_digests(case)
+        before, files = json.loads(self.attributes["inputs"]), input_digests(case.loaded)
         for name in sorted(before.keys() | files.keys()):
             if before.get(name) != files.get(name):
                 what = "is new" if name not in before else "is gone" if name not in files else "has changed"
@@ -69,23 +66,18 @@ class Unfinished:
 def unfinished(path: Path) -> Unfinished:
     """The unfinished result file at ``path``.
 
-    Raises ResultError if it is complete, is being written, is no result file of this version, or was not left by a run
-    that can be resumed.
+    Raises ResultError if it is being written or is no result file of this version; its ResumeError if it is complete,
+    or was not left by a run that can be resumed.
     """
     with open_results(path) as results, held(path):
         attributes = results.attributes
         if results.status == "complete":
-            raise ResultError(f"{path}: is complete, there is nothing to resume")
+            raise ResumeError(f"{path}: is complete, there is nothing to resume")
         missing = [name for name in ("scenario", "prepared", "source", "inputs") if name not in attributes]
         if missing:
-            raise ResultError(f"{path}: lacks {', '.join(missing)}, so its run cannot be resumed")
+            raise ResumeError(f"{path}: lacks {', '.join(missing)}, so its run cannot be resumed")
         checkpoint = results.checkpoint()
     return Unfinished(path, attributes, None if checkpoint is None else Earlier(path, checkpoint))
-
-
-def input_digests(case: Case) -> dict[str, str]:
-    """SHA-256 (hex) of every file that the run reads besides its scenario, by name."""
-    return {name: _digest(path) for name, path in _input_files(case)}
 
 
 def source_of(loaded: LoadedScenario) -> dict[str, Any]:
@@ -94,33 +86,6 @@ def source_of(loaded: LoadedScenario) -> dict[str, Any]:
     file = None if loaded.file is None else str(loaded.file)
     folder = loaded.directory if file is None else Path.cwd()
     return {"file": file, "overrides": list(loaded.overrides), "folder": str(folder)}
-
-
-def _input_files(case: Case) -> Iterator[tuple[str, Path]]:
-    """Names are keys of the scenario; the feeder's files have their place in its folder."""
-    loaded, scenario, folder = case.loaded, case.scenario, case.feeder.folder
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield f"feeder/{path.relative_to(folder).as_posix()}", path
-    if isinstance(scenario.profiles, FileProfiles):
-        yield "profiles.file", loaded.resolve("profiles.file", scenario.profiles.file)
-    if scenario.estimator.history.data is not None:
-        key = "estimator.history.data.file"
-        yield key, loaded.resolve(key, scenario.estimator.history.data.file)
-    if scenario.sensors.replay is not None:
-        yield "sensors.replay.file", loaded.resolve("sensors.replay.file", scenario.sensors.replay.file)
-    for keys, path in coordination_files(loaded).items():
-        yield ".".join(keys), path
-    for name, path in outdoor_files(loaded).items():
-        yield f"resources.{name}.heat_pump.outdoor.file", path
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _differences(then: Any, now: Any, key: str = "") -> Iterator[tuple[str, str, str]]:

@@ -19,12 +19,13 @@ from typing import Any
 import tqdm
 
 from cosim.case import Case, open_case
+from cosim.case_files import input_digests
 from cosim.errors import CosimError, Interrupted
 from cosim.io.broker import EmbeddedBroker
 from cosim.io.store import ResultWriter
 from cosim.io.takeover import Earlier
 from cosim.prepare import Prepared, prepare
-from cosim.resuming import Unfinished, input_digests, source_of, unfinished
+from cosim.resuming import Unfinished, source_of, unfinished
 from cosim.scenario.load import LoadedScenario
 from cosim.world.calls import Calls
 from cosim.world.compose import Connections
@@ -69,10 +70,18 @@ def resume(path: Path, scenario: Path | None = None, *, progress: bool = False) 
     left.require_unchanged(case)
     if left.earlier is None:
         _log.warning("%s: has no checkpoint yet, so its run begins anew", path)
+    if changed := changed_software(left):
+        _log.warning("%s: other software than when its run began (%s): numbers may differ", path, ", ".join(changed))
+    return go_on(case, left, progress=progress)
+
+
+def go_on(case: Case, left: Unfinished, *, progress: bool = False) -> Finished:
+    """Goes on with the unfinished run of a case. Raises as `run`, and ResumeError before anything is written if its
+    file turns out to be broken."""
     own = ("status", "error", "steps_recorded", "format", "format_version", "Conventions", "created_by")
     attributes = {name: value for name, value in left.attributes.items() if name not in own}
-    attributes["history"] = json.dumps([*json.loads(attributes["history"]), _resumption(case, left)])
-    return _run(case, left.prepared, path, attributes, left.earlier, progress)
+    attributes["history"] = json.dumps([*json.loads(attributes["history"]), _resumption(left)])
+    return _run(case, left.prepared, left.path, attributes, left.earlier, progress)
 
 
 def _run(
@@ -115,16 +124,19 @@ def _run(
     return Finished(path, prepared)
 
 
-def _resumption(case: Case, left: Unfinished) -> dict[str, str | int]:
+def changed_software(left: Unfinished) -> list[str]:
+    """Which of ``versions`` and ``git_commit`` are not those with which a run began."""
+    return [name for name, value in _software().items() if value != left.attributes[name]]
+
+
+def _resumption(left: Unfinished) -> dict[str, str | int]:
     """What is noted of going on: by which software, from which step."""
     step = 0 if left.earlier is None else left.earlier.checkpoint.step
-    now = {"versions": _versions_text(), "git_commit": _git_commit()}
-    changed = [name for name, value in now.items() if value != left.attributes[name]]
-    if changed:
-        _log.warning(
-            "%s: other software than when its run began (%s): numbers may differ", left.path, ", ".join(changed)
-        )
-    return {"resumed_from_step": step, "status": str(left.attributes["status"]), **now}
+    return {"resumed_from_step": step, "status": str(left.attributes["status"]), **_software()}
+
+
+def _software() -> dict[str, str]:
+    return {"versions": _versions_text(), "git_commit": _git_commit()}
 
 
 def _result_path(loaded: LoadedScenario) -> Path:
@@ -146,10 +158,9 @@ def _attributes(case: Case, prepared: Prepared) -> dict[str, str | int | float]:
         "scenario": json.dumps(case.scenario.model_dump(mode="json")),
         "prepared": json.dumps(asdict(prepared), default=str),
         "seed": case.scenario.seed,
-        "versions": _versions_text(),
-        "git_commit": _git_commit(),
+        **_software(),
         "source": json.dumps(source_of(case.loaded)),
-        "inputs": json.dumps(input_digests(case)),
+        "inputs": json.dumps(input_digests(case.loaded)),
         "history": "[]",
         "feeder": case.feeder.name,
         "storage": json.dumps([asdict(unit) for unit in case.storage]),

@@ -38,8 +38,8 @@ def _sweep(options: argparse.Namespace) -> None:
         return
     swept = _with_progress(study, options)
     failed = sum(outcome.status == "failed" for outcome in swept.outcomes)
-    there = len(swept.outcomes) - swept.missing
-    print(f"{len(swept.outcomes)} runs: {there} there before, {swept.missing - failed} done now, {failed} failed")
+    there = len(swept.outcomes) - swept.done - failed
+    print(f"{len(swept.outcomes)} runs: {there} there before, {swept.done} done now, {failed} failed")
     print(f"index  {_short(swept.index)}")
     if failed:
         raise SweepError(_failures(swept, failed))

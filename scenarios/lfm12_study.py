@@ -36,7 +36,7 @@ from lfm12_case import (
     unsolved_a,
 )
 
-from cosim.case import FEEDERS
+from cosim.case_files import FEEDERS
 from cosim.domain.frames import Complexes, Floats
 from cosim.errors import CosimError, InputError, MarketError
 from cosim.grid.engine import Engine

@@ -51,6 +51,9 @@ class Adapter(mosaik_api_v3.Simulator):
         """One step at ``t_s`` [s]; returns the outputs by (model, attribute), a table's as a list of rows."""
         raise NotImplementedError
 
+    def ended(self) -> None:
+        """The last step of a segment is over. Raises CosimError if something that began within it has no end."""
+
     def close(self) -> None:
         """Gives back what was opened."""
 
@@ -90,7 +93,7 @@ class Adapter(mosaik_api_v3.Simulator):
             for name, described in self.meta["models"].items():
                 once = [attribute for entity, attribute in self._once if entity == name]
                 described |= {"trigger": described["attrs"] if name in self.answers else [], "non-persistent": once}
-        self.meta["extra_methods"] = ["state", "restore"]
+        self.meta["extra_methods"] = ["ended", "state", "restore"]
         return self.meta
 
     def create(self, num: int, model: str, **model_params: Any) -> list[CreateResult]:

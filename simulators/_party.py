@@ -143,16 +143,20 @@ class Voice:
     def open(self, own: Own | None) -> None:
         """A gate closes, with what the party knows of its own; none does in this step if that is None.
 
-        Raises MarketError, as `hear`, if a stage of the gate before was never cleared.
+        Raises MarketError as `ended`.
         """
-        if self._party is not None:
-            with self._named(self._party.knows.own.t_s):
-                check_cleared([self._party])
+        self.ended()
         self._party, self._said, self._log = None, (), []
         if own is not None:
             self._party = party(self._id, tuple(self._parties.values()), self._scheme, own)
             with self._named(own.t_s):
                 self._say(at_the_gate(self._party))
+
+    def ended(self) -> None:
+        """The step in which a gate closed is over. Raises MarketError, as `hear`, if a stage was never cleared."""
+        if self._party is not None:
+            with self._named(self._party.knows.own.t_s):
+                check_cleared([self._party])
 
     def hear(self, inputs: Inputs) -> None:
         """Takes in what came, and clears what can be cleared.

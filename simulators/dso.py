@@ -118,6 +118,10 @@ class Dso(Adapter):
         self._voice.hear(inputs)
         return self._outlook | self._voice.given()
 
+    def ended(self) -> None:
+        if self._voice is not None:
+            self._voice.ended()
+
     def _expect(self, t_s: int, inputs: Inputs) -> tuple[dict[tuple[str, str], Any], Situation | None]:
         """What it expects and asks for, and the situation in the next MTU, if a gate closes."""
         next_s = t_s + self.case.clock.step_s

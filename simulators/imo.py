@@ -26,3 +26,6 @@ class Imo(Adapter):
             self._voice.open(None if mtu_s is None else Own(mtu_s, self.case.clock.mtu_s, self._rules))
         self._voice.hear(inputs)
         return self._voice.given()
+
+    def ended(self) -> None:
+        self._voice.ended()

@@ -36,6 +36,9 @@ class Tso(Adapter):
         self._voice.hear(inputs)
         return self._expected | self._voice.given()
 
+    def ended(self) -> None:
+        self._voice.ended()
+
     def _open(self, mtu_s: int | None) -> None:
         own = None if mtu_s is None else self._own(mtu_s)
         figures = (np.nan, np.nan) if own is None else (own.need_kw, self.case.system_at(own.t_s).import_kw)

@@ -160,12 +160,7 @@ class Results:
         elements: Sequence[str] | None = None,
     ) -> pd.Series[Any]:
         """A signal of one element, the only one or the one named, as a series over time named after the attribute."""
-        table = self.frame(path, start, stop, elements)
-        if table.shape[1] != 1:
-            raise ResultError(f"{self.path}: {path} has {table.shape[1]} elements, not one: use frame({path!r})")
-        series = table.iloc[:, 0].rename(path.rsplit("/", 1)[-1])
-        series.attrs.update(table.attrs)
-        return series
+        return only_column(self.frame(path, start, stop, elements), self.path, path)
 
     def dataset(
         self,
@@ -311,6 +306,16 @@ class Results:
                 f"{self.path}: not a point in time: {instant!r}; expected e.g. 2016-07-23T12:00"
             ) from error
         return stamp.tz_localize(UTC) if stamp.tzinfo is None else stamp.tz_convert(UTC)
+
+
+def only_column(table: pd.DataFrame, place: str | Path, path: str) -> pd.Series[Any]:
+    """The values of a signal's single element as a series named after the attribute. Raises ResultError, which names
+    the file or study at ``place``, if there are others."""
+    if table.shape[1] != 1:
+        raise ResultError(f"{place}: {path} has {table.shape[1]} elements, not one: use frame({path!r})")
+    series = table.iloc[:, 0].rename(path.rsplit("/", 1)[-1])
+    series.attrs.update(table.attrs)
+    return series
 
 
 def open_results(path: str | Path) -> Results:

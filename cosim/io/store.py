@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from cosim.clock import Clock
 from cosim.domain.frames import EventTable, Signal
-from cosim.errors import ResultError
+from cosim.errors import ResultError, ResumeError
 from cosim.io.checkpoint import Checkpoint, checkpoint_bytes, create_slots, read_checkpoints, write_checkpoint
 from cosim.io.disk import detach, reason, require_space, reserve
 from cosim.io.layout import (
@@ -222,7 +222,7 @@ class ResultWriter:
                     write_checkpoint(file, checkpoint, slot)
         except (*_HDF5_ERRORS, KeyError, ResultError) as error:
             self._abandon()
-            raise ResultError(f"{earlier.path}: cannot be resumed, and is left as it is: {reason(error)}") from error
+            raise ResumeError(f"{earlier.path}: cannot be resumed, and is left as it is: {reason(error)}") from error
 
     def write(self, step: int, simulator: str, model: str, attribute: str, values: npt.ArrayLike) -> None:
         """Keep the values of one signal at one step; shape (n_element,). A row never written stays missing."""

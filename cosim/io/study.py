@@ -17,7 +17,7 @@ import pandas as pd
 from cosim.errors import ResultError
 from cosim.io import results as one_file
 from cosim.io.disk import reason
-from cosim.io.results import Instant, ModelLayout, Results, suggested
+from cosim.io.results import Instant, ModelLayout, Results, only_column, suggested
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -102,12 +102,7 @@ class Study:
         runs: Sequence[Run] | None = None,
     ) -> pd.Series[Any]:
         """A signal of one element over run and time; ``.unstack("run")`` gives a column for each run."""
-        table = self.frame(path, start, stop, elements, runs)
-        if table.shape[1] != 1:
-            raise ResultError(f"{self.place}: {path} has {table.shape[1]} elements, not one: use frame({path!r})")
-        series = table.iloc[:, 0].rename(path.rsplit("/", 1)[-1])
-        series.attrs.update(table.attrs)
-        return series
+        return only_column(self.frame(path, start, stop, elements, runs), self.place, path)
 
     def table(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import glob
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -40,17 +40,21 @@ def refuse_target(path: Path) -> None:
 def remove_left_over(path: Path) -> None:
     """Removes what runs that were killed before they began left beside ``path``."""
     for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
-        with suppress(OSError), part.open("rb") as file:
+        with suppress(OSError), part.open("r+b") as file:  # NFS locks exclusively what is open for writing only
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
 
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """While it lasts, no other process writes the file at ``path``. Raises ResultError if one does."""
-    with path.open("rb") as file:
+    """While it lasts, no other process writes the file at ``path``. Raises ResultError if one does, or if it
+    cannot be locked."""
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context(path.open("r+b"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ResultError(f"{path}: another run is writing this result file") from error
+        except OSError as error:
+            raise ResultError(f"{path}: cannot be locked: {reason(error)}") from error
         yield

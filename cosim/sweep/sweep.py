@@ -41,11 +41,12 @@ class Survey:
 
 @dataclass(frozen=True)
 class Swept:
-    """A sweep that reached its end: its index, the outcome of each run by number, and how many were missing before."""
+    """A sweep that reached its end: its index, the outcome of each run by number, and how many that were missing are
+    ``done`` now."""
 
     index: Path
     outcomes: tuple[Outcome, ...]
-    missing: int
+    done: int
 
 
 Progress = Callable[[int, Job, Outcome], None]
@@ -104,8 +105,8 @@ def sweep(
             outcomes |= {job.path: found(job.path) for job in surveyed.jobs if _unheard_of(job, outcomes)}
             index = _write_index(study, surveyed, outcomes)
     ended = tuple(outcomes[path] for path in surveyed.paths)
-    missing = {job.path for job in surveyed.missing}
-    return Swept(index, ended, sum(path in missing for path in surveyed.paths))
+    done = {job.path for job in surveyed.missing if outcomes[job.path].status == "complete"}
+    return Swept(index, ended, sum(path in done for path in surveyed.paths))
 
 
 def check(jobs: Sequence[Job]) -> None:
@@ -204,7 +205,8 @@ def _row(run: Run, path: Path, outcome: Outcome | None) -> dict[str, Any]:
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """The folder, made if need be, for this sweep alone, without what killed workers left in it before and after."""
+    """The folder, made if need be, for this sweep alone. What is unfinished goes when a sweep gets to its end; the next
+    one goes on with what an interrupted one left."""
     unfinished = folder / UNFINISHED
     try:
         unfinished.mkdir(parents=True, exist_ok=True)
@@ -218,10 +220,10 @@ def _held(folder: Path) -> Iterator[None]:
             raise SweepError(f"{folder}: another sweep is writing this folder") from None
         except OSError:
             pass  # a file system without locks
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with suppress(OSError):
-            unfinished.mkdir()
         try:
             yield
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        except BaseException:
+            with suppress(OSError):
+                unfinished.rmdir()  # if nothing is in it
+            raise
+        shutil.rmtree(unfinished, ignore_errors=True)

@@ -227,6 +227,12 @@ class Composer:
         for name, factory in self._own.items():
             factory.restore(states[name])
 
+    def ended(self) -> None:
+        """Has the simulators that answer each other look whether all of the last step came to an end. Raises CosimError
+        if not."""
+        for name in answering(self._case.scheme):
+            self._own[name].ended()
+
     def states(self) -> dict[str, Any]:
         """All that lasts of simulators of ours, but the recorder, by name, as plain JSON."""
         return {name: factory.state() for name, factory in self._own.items()}

@@ -97,6 +97,7 @@ def _run_segment(run: Run, span: Span, saved: Any, declares: bool) -> str | None
         composer.run()
         if ended != span.last - 1:
             raise SimulatorError(f"the run ended after step {ended} of {case.clock.steps - 1} without an error")
+        composer.ended()
         if span.last == case.clock.steps:
             return None
         return json.dumps({"states": composer.states(), "links": composer.values_for_next()})

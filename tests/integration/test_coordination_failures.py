@@ -183,17 +183,25 @@ def test_what_is_not_declared_stops_the_run(tmp_path: Path, monkeypatch: pytest.
     )
 
 
-def test_a_stage_that_waits_for_ever_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "override",
+    ["recorder.checkpoint=1h", "recorder.checkpoint=30min", "duration=30min"],
+    ids=["found at the next gate", "at the end of a segment", "at the end of the run"],
+)
+def test_a_stage_that_waits_for_ever_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str
+) -> None:
     """A message of one gate gets lost."""
     original = parties.step
 
     def step(party, inbox, solver=None):
-        lost = [m for m in inbox if (m.t_s, m.type, m.receiver) == (1800, "RESULT", "TSO")]
+        lost = [m for m in inbox if (m.t_s, m.type, m.receiver) == (lost_s, "RESULT", "TSO")]
         return original(party, [m for m in inbox if m not in lost], solver)
 
     monkeypatch.setattr(_party, "step", step)
-    assert stopped(tmp_path, MarketError, PRIORITY) == (
-        "simulator tso failed at simulated time 900 s, for the MTU at 1800 s: "
+    lost_s = 900 if override.startswith("duration") else 1800
+    assert stopped(tmp_path, MarketError, PRIORITY, override) == (
+        f"simulator tso failed at simulated time {lost_s - 900} s, for the MTU at {lost_s} s: "
         "scheme it_dso_priority: stages that wait for ever: TSO: MSD"
     )
 

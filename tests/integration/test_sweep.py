@@ -13,39 +13,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 from dask_farm import Farm, farm
-from short_runs import SCENARIO, cosim, start_cosim
+from short_runs import REPOSITORY, cosim, start_cosim
+from small_studies import DROPOUT, NOWHERE, index_of, study_file
 
-from cosim import open_results, result_hash
+from cosim import kpis, open_results, open_study, result_hash
 from cosim.cli import main
 from cosim.errors import SweepError
 from cosim.scenario.study import LoadedStudy, load_study
 from cosim.sweep.sweep import Swept, sweep
-
-SETTINGS = {
-    "start": "2016-07-23T10:00:00+01:00",
-    "duration": "1h",
-    "transport": "memory",
-    "estimator": {"method": "wls", "compare": []},
-    "operator.thresholds_kw": {"SS3.battery": -600},
-}
-DROPOUT = "sensors.faults.default.dropout"
-NOWHERE = "tcp://127.0.0.1:9"
-
-
-def study_file(folder: Path, name: str = "study", **parts: object) -> Path:
-    """A study of two values and two seeds, or as ``parts`` say; its results go into ``folder``/``name``."""
-    given = {"vary": {"grid": {DROPOUT: [0.0, 0.2]}}, "seeds": 2, **parts}
-    path = folder / f"{name}.yaml"
-    told = {"scenario": str(SCENARIO), "out": str(folder / name), "overrides": SETTINGS, **given}
-    path.write_text(yaml.safe_dump(told))
-    return path
-
-
-def index_of(folder: Path) -> pd.DataFrame:
-    """The index without wall-clock times."""
-    return pd.read_parquet(folder / "index.parquet").drop(columns="wall_s")
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +37,14 @@ def swept(tmp_path_factory: pytest.TempPathFactory, two_workers: Farm) -> tuple[
     return folder, sweep(load_study(study_file(folder)), scheduler=two_workers.address)
 
 
-def test_results_do_not_depend_on_the_number_of_workers(swept: tuple[Path, Swept], tmp_path: Path) -> None:
-    """Two on a scheduler of processes that the test started; one that the command line starts, all warnings errors."""
-    folder, on_two = swept
-    code, printed, err = cosim("sweep", study_file(tmp_path), "--workers", "1", timeout_s=90.0)
-    assert (code, err) == (0, "")
-    assert "4 runs: 0 there before, 4 done now, 0 failed" in printed
-    two, one = index_of(folder / "study"), index_of(tmp_path / "study")
-    pd.testing.assert_frame_equal(one, two)
-    assert two["hash"].nunique() == 4
-    assert list(two.columns) == ["run", "seed", DROPOUT, "status", "error", "path", "hash"]
-    assert list(two["status"]) == ["complete"] * 4
-    assert [outcome.hash for outcome in on_two.outcomes] == list(two["hash"])
-    for run, seed, dropout, path, told in two[["run", "seed", DROPOUT, "path", "hash"]].itertuples(index=False):
+def test_results_and_index_of_a_sweep(swept: tuple[Path, Swept]) -> None:
+    folder, told_of = swept
+    table = index_of(folder / "study")
+    assert table["hash"].nunique() == 4
+    assert list(table.columns) == ["run", "seed", DROPOUT, "status", "error", "path", "hash"]
+    assert list(table["status"]) == ["complete"] * 4
+    assert [outcome.hash for outcome in told_of.outcomes] == list(table["hash"])
+    for run, seed, dropout, path, told in table[["run", "seed", DROPOUT, "path", "hash"]].itertuples(index=False):
         file = folder / "study" / path
         assert path.startswith(f"{run}-")
         assert result_hash(file) == told
@@ -82,12 +53,30 @@ def test_results_do_not_depend_on_the_number_of_workers(swept: tuple[Path, Swept
             assert f'"dropout": {dropout}' in results.attributes["scenario"]
 
 
+def test_twenty_seeds_on_a_local_cluster_and_on_two_workers_of_a_scheduler(tmp_path: Path, two_workers: Farm) -> None:
+    """The shipped Monte Carlo study: index and figures are the same for one worker, which the command line starts, and
+    for two that run already."""
+    study, short = REPOSITORY / "scenarios" / "monte_carlo.yaml", ["--until", "30min"]
+    for name, where in (("one", ["--workers", "1"]), ("two", ["--scheduler", two_workers.address])):
+        code, printed, err = cosim("sweep", study, *short, "--set", f"out={tmp_path / name}", *where, timeout_s=150.0)
+        assert (code, err) == (0, "")
+        assert "20 runs: 0 there before, 20 done now, 0 failed" in printed
+    one, two = index_of(tmp_path / "one"), index_of(tmp_path / "two")
+    pd.testing.assert_frame_equal(one, two)
+    assert list(one["status"]) == ["complete"] * 20
+    assert one["seed"].nunique() == one["hash"].nunique() == 20
+    figures = [kpis(open_study(tmp_path / name)) for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*figures)
+    assert list(figures[0].index) == list(range(20))
+    assert figures[0]["estimate_mae_kw/wls"].nunique() == 20
+
+
 def test_only_what_is_missing_or_changed_is_run_again(swept: tuple[Path, Swept], two_workers: Farm) -> None:
     folder, first = swept
     results = folder / "study"
     written = {path.name: path.stat().st_mtime_ns for path in results.glob("*.h5")}
     again = sweep(load_study(study_file(folder)), scheduler=NOWHERE)  # nothing to do: nobody is asked
-    assert (again.missing, again.outcomes) == (0, first.outcomes)
+    assert (again.done, again.outcomes) == (0, first.outcomes)
     (results / "index.parquet").unlink()
     changed = study_file(folder, vary={"grid": {DROPOUT: [0.2, 0.1]}}, seeds=2)
     run: list[Path] = []
@@ -95,7 +84,7 @@ def test_only_what_is_missing_or_changed_is_run_again(swept: tuple[Path, Swept],
         load_study(changed), scheduler=two_workers.address, on_outcome=lambda left, job, outcome: run.append(job.path)
     )
     table = index_of(results)
-    assert grown.missing == 2
+    assert grown.done == 2
     assert list(table["status"]) == ["complete"] * 4
     assert table["path"][0].startswith("1-")  # under the number that it had in the study before
     assert len(list(results.glob("*.h5"))) == 6
@@ -189,7 +178,6 @@ def test_interrupted_sweep_ends_in_good_order(tmp_path: Path) -> None:
     counts = index["status"].value_counts()
     assert counts["complete"] == len(list((tmp_path / "study").glob("*.h5"))) >= 1
     assert counts["missing"] == 100 - counts["complete"]
-    assert not (tmp_path / "study" / ".unfinished").exists()
 
 
 def refused(path: Path, **options: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from cosim.case import FEEDERS
+from cosim.case_files import FEEDERS
 from cosim.scenario.load import load_scenario
 from cosim.sweep.identity import run_hash
 from cosim.sweep.work import Job, work

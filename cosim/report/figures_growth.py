@@ -19,7 +19,8 @@ from cosim.io.disk import reason
 from cosim.report.canvas import SERIES, Drawing, Key, colour, panels, style, svg_of
 from cosim.report.growth import Growth, over_stages
 
-_PANEL_IN, _LEGEND_IN = 1.55, 0.25
+_PANEL_IN = 1.55
+_LEAST: Final = 1e-6
 _WIDTH: Final = 0.8
 """Of the bars of a stage together [stages]."""
 
@@ -113,6 +114,8 @@ def _bars(axes: Axes, found: Growth, panel: Panel) -> None:
     axes.tick_params(axis="x", length=0)
     axes.grid(False, axis="x")
     axes.margins(y=0.1)
+    if max(map(abs, axes.dataLim.intervaly)) < _LEAST:
+        axes.set_ylim(0.0, 1.0)  # nothing but rounding
 
 
 def drawings(found: Growth) -> list[Drawing]:

@@ -18,7 +18,6 @@ from cosim.coordination.situation import SMALL_KW
 from cosim.domain.frames import Floats
 from cosim.domain.market import Bid
 from cosim.market.offers import canonical
-from cosim.market.uncertainty import Protection
 
 _ALIKE_EUR_PER_KWH: Final = 1e-9  # prices of which none is clearly the lower
 _NEAR: Final = 0.995  # of a limit
@@ -146,7 +145,7 @@ def _near_a_limit(problem: Problem, kw: Mapping[str, float]) -> bool:
     if change is None or (band is not None and band.base == "residual"):
         return True
     size, n = np.abs(rows.at(*change)), len(rows.conductors)
-    reach = np.zeros(len(size)) if band is None else Protection(rows, band).reach(ceiling=True)
+    reach = np.zeros(len(size)) if band is None else problem.case.protections[0].reach(ceiling=True)
     over = size + reach > _NEAR * np.concatenate([rows.i_max_a, rows.v_max_pu])
     under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _NEAR
     return bool((over | under).any())

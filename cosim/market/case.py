@@ -91,4 +91,4 @@ class ClearingCase:
     @cached_property
     def pods(self) -> Mapping[str, int]:
         """Index of each POD of the network."""
-        return {pod: k for k, pod in enumerate(self.networks[0].pods)}
+        return self.networks[0].index

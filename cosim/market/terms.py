@@ -94,6 +94,8 @@ class MtuNetwork:
         self._risk = np.array([unit.delivery_risk for unit in units])
         self.by_delta = network.by_p[:, self._pod] + network.by_q[:, self._pod] * self._kvar_per_kw
         self.head_by_delta = network.head_by_p[self._pod] + network.head_by_q[self._pod] * self._kvar_per_kw
+        delta = self._offers.delta
+        self._raising, self._lowering = np.maximum(delta, 0.0), np.minimum(delta, 0.0)
         self._residual = self._residual_factors()
         self._open = bool(self._risk.any() or self._any)  # who delivers, or whether
         self._any_risk = np.array([self._risk[each.members].max(initial=0.0) for each in self._any])
@@ -128,7 +130,7 @@ class MtuNetwork:
         """State of the linear model for the values ``x`` of a program's columns."""
         part = x[self._offers.columns]
         delta = self._offers.delta @ part
-        raised, lowered = np.maximum(self._offers.delta, 0.0) @ part, np.minimum(self._offers.delta, 0.0) @ part
+        raised, lowered = self._raising @ part, self._lowering @ part
         scale = None
         if self._residual is not None:
             scale = np.ones(len(self._network.pods))
@@ -283,10 +285,12 @@ class MtuNetwork:
 
     def _delivery(self, alpha: Floats, budgets: list[list[BudgetTerms]]) -> Floats:
         """Relief that may not be delivered: coefficients (n, n_column) if all may fail, else terms for the budgets."""
-        raised, lowered = np.maximum(self._offers.delta, 0.0), np.minimum(self._offers.delta, 0.0)
+        if not self._risk.any():
+            return np.zeros((len(alpha), self._offers.delta.shape[1]))
+        raised, lowered = self._raising, self._lowering
         up, down = np.maximum(alpha, 0.0) * self._risk, np.minimum(alpha, 0.0) * self._risk
         size = self._uncertainty.delivery_budget
-        if size is None or not self._risk.any():
+        if size is None:
             return np.asarray(-(up @ lowered + down @ raised))
         risky = np.flatnonzero(self._risk)
         for of_row, u, d in zip(budgets, up[:, risky], down[:, risky], strict=True):

@@ -21,6 +21,7 @@ from cosim.coordination.telling import Own
 from cosim.domain.frames import EventTable, Message
 from cosim.domain.market import Award, Bid, to_json
 from cosim.errors import BidError, MarketError
+from cosim.market.highs import Highs
 from cosim.units import SECONDS_PER_HOUR
 from simulators._base import Inputs, Output
 
@@ -119,6 +120,7 @@ class Voice:
             case.scenario.coordination.interface.price_eur_per_kwh if case.scenario.coordination else None
         )
         self._price_eur_per_kwh = {case.area: agreed_eur_per_kwh or 0.0}
+        self._solver = Highs()
         self._now_s: int | None = None
         self._party: Party | None = None
         self._said: tuple[Told, ...] = ()
@@ -169,7 +171,7 @@ class Voice:
         t_s = self._party.knows.own.t_s
         came: list[Told] = [told for (entity, _), mail in inputs.items() if entity in _BOXES for told in mail]
         with self._named(t_s):
-            self._party, said = step(self._party, [message for message in came if message.t_s == t_s])
+            self._party, said = step(self._party, [message for message in came if message.t_s == t_s], self._solver)
             self._say(said)
 
     def given(self) -> dict[tuple[str, str], Any]:

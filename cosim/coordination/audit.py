@@ -10,7 +10,7 @@ import numpy as np
 from cosim.coordination.case import CoordinationCase, place_of
 from cosim.coordination.grid import Grid, area_of, is_reactive, joined
 from cosim.coordination.outcome import StageOutcome
-from cosim.coordination.problem import effect_on_import
+from cosim.coordination.problem import effects_on_import
 from cosim.domain.market import Resource
 
 _REL = 1e-6
@@ -103,7 +103,7 @@ def exported_kw(case: CoordinationCase, dispatch_kw: Mapping[str, float]) -> dic
     for bid in case.bids:
         area = place_of(bid, case.resources)
         if area and dispatch_kw.get(bid.id):
-            effect = effect_on_import(bid, case.resources, case.areas[area].grid.rows)
+            effect = effects_on_import([bid], case.resources, case.areas[area].grid.rows)[bid.id]
             changed[area] -= dispatch_kw[bid.id] * effect
     return changed
 

@@ -12,13 +12,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from cosim.coordination.problem import Problem, effect_on_import
+from cosim.coordination.problem import Problem, effects_on_import
 from cosim.coordination.scheme import Stage
 from cosim.coordination.situation import SMALL_KW
 from cosim.domain.frames import Floats
 from cosim.domain.market import Bid
 from cosim.market.offers import canonical
-from cosim.market.uncertainty import Protection
 
 _ALIKE_EUR_PER_KWH: Final = 1e-9  # prices of which none is clearly the lower
 _NEAR: Final = 0.995  # of a limit
@@ -46,7 +45,8 @@ def by_merit(stage: Stage, problem: Problem) -> Merit | None:
     if not _simple(stage, problem):
         return None
     low = {bid.id: case.locked.get(bid.id, (0.0,))[0] for bid in case.bids}
-    effect = {bid.id: -effect_on_import(bid, case.resources, problem.grid.rows) for bid in case.bids}
+    on_import = effects_on_import(case.bids, case.resources, problem.grid.rows)
+    effect = {name: -change for name, change in on_import.items()}
     steps = [step for bid in case.bids for step in _steps(bid, low[bid.id], effect[bid.id])]
     begin_kw = sum(effect[name] * kw for name, kw in low.items())
     if case.settings.interface_kw is None:
@@ -146,7 +146,7 @@ def _near_a_limit(problem: Problem, kw: Mapping[str, float]) -> bool:
     if change is None or (band is not None and band.base == "residual"):
         return True
     size, n = np.abs(rows.at(*change)), len(rows.conductors)
-    reach = np.zeros(len(size)) if band is None else Protection(rows, band).reach(ceiling=True)
+    reach = np.zeros(len(size)) if band is None else problem.case.protections[0].reach(ceiling=True)
     over = size + reach > _NEAR * np.concatenate([rows.i_max_a, rows.v_max_pu])
     under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _NEAR
     return bool((over | under).any())
@@ -162,7 +162,7 @@ def _change(problem: Problem, kw: Mapping[str, float]) -> tuple[Floats, Floats] 
             return None  # who delivers is open, or whether
         for name, share in shares.items():
             unit = case.resources[name]
-            k = rows.pods.index(unit.pod)
+            k = rows.index[unit.pod]
             change_kw = float(bid.direction.delta_p_kw(share * kw[bid.id]))
             p_kw[k] += change_kw
             q_kvar[k] += unit.kvar_per_kw * change_kw

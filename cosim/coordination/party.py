@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from cosim.coordination.case import place_of
 from cosim.coordination.flows import AT_TRANSMISSION, GATE, Flow, bids_seen, deals, flows, outcome_type
@@ -19,6 +20,8 @@ from cosim.coordination.stage import clear_stage
 from cosim.coordination.telling import Own, body_of, own_body
 from cosim.errors import MarketError
 from cosim.market.program import Solver
+
+_KEPT = 128
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,23 @@ class Party:
     @property
     def stages(self) -> tuple[str, ...]:
         """Those that it clears."""
-        return tuple(name for name, stage in self.scheme.stages.items() if stage.solver == self.role)
+        return _cleared_by(self.scheme, self.role)
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Its stages that have not been cleared yet."""
         return tuple(name for name in self.stages if name not in self.rounds)
+
+
+@lru_cache(_KEPT)
+def _cleared_by(scheme: Scheme, role: str) -> tuple[str, ...]:
+    return tuple(name for name, stage in scheme.stages.items() if stage.solver == role)
+
+
+@lru_cache(_KEPT)
+def _gate_flows(scheme: Scheme, stage: str) -> tuple[Flow, ...]:
+    """What is said at the gate for a stage."""
+    return tuple(flow for flow in flows(scheme) if (flow.source, flow.target) == (GATE, stage))
 
 
 def party(name: str, peers: Sequence[str], scheme: Scheme, own: Own) -> Party:
@@ -122,10 +136,9 @@ def _ready(party: Party, name: str) -> bool:
     earlier = party.stages[: party.stages.index(name)]
     if any(before not in party.rounds for before in earlier) or (repeated and not _in_a_cycle(party.scheme, name)):
         return False
-    at_the_gate = [flow for flow in flows(party.scheme) if (flow.source, flow.target) == (GATE, name)]
     wanted = (
         (flow.type, GATE, sender)
-        for flow in at_the_gate
+        for flow in _gate_flows(party.scheme, name)
         for sender in _of_role(party, flow.sender)
         if flow.type != "BID" or deals(party.scheme, sender, party.id)
     )

@@ -37,9 +37,9 @@ def to_plain(value: Any) -> Any:
 def json_of(value: Any) -> str:
     """`to_plain` of ``value`` as JSON with sorted keys, arrays in base64."""
     try:
-        return json.dumps(value, default=_shallow, sort_keys=True, allow_nan=False)
+        return _ENCODER.encode(value)
     except ValueError:  # JSON has no word for what is not finite, `to_plain` has
-        return json.dumps(to_plain(value), default=_shallow, sort_keys=True)
+        return _ENCODER.encode(to_plain(value))
 
 
 def _shallow(value: Any) -> Any:
@@ -54,6 +54,7 @@ def _shallow(value: Any) -> Any:
     return own if len(own) == len(names) else {name: own[name] for name in names}
 
 
+_ENCODER = json.JSONEncoder(default=_shallow, sort_keys=True, allow_nan=False, check_circular=False)
 _AS_IT_IS = frozenset({str, int, bool, type(None), np.ndarray})
 
 

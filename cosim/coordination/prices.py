@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from cosim.coordination.case import place_of
 from cosim.coordination.grid import area_of
 from cosim.coordination.outcome import Bought
 from cosim.coordination.problem import Problem
@@ -58,28 +59,28 @@ class Plan:
 def bought_by(stage: Stage, problem: Problem, plan: Plan) -> dict[str, Bought]:
     """Of every bid of the book what changed against what was awarded before."""
     rule = plan.unit_prices(stage)
-    shares = _shares(stage, problem, plan)
-    found = {}
+    changed = []
     for each in problem.book:
-        kw = plan.kw[each.bid.id]
-        change = kw - each.locked_kw
-        if abs(change) > SMALL_KW:
-            asked = (asked_eur_per_h(each.bid, kw) - asked_eur_per_h(each.bid, each.locked_kw)) / change
-            price = asked if rule is None or change < 0.0 else rule[each.bid.id]
-            found[each.bid.id] = Bought(change, price, asked, shares[each.bid.id])
+        kw = plan.kw.get(each.bid.id, 0.0)
+        if abs(kw - each.locked_kw) > SMALL_KW:
+            changed.append((each.bid, kw, each.locked_kw))
+    shares = _shares(stage, problem, plan, [bid for bid, *_ in changed])
+    found = {}
+    for bid, kw, before in changed:
+        asked = (asked_eur_per_h(bid, kw) - asked_eur_per_h(bid, before)) / (kw - before)
+        price = asked if rule is None or kw < before else rule[bid.id]
+        found[bid.id] = Bought(kw - before, price, asked, shares[bid.id])
     return found
 
 
-def _shares(stage: Stage, problem: Problem, plan: Plan) -> Mapping[str, Mapping[str, float]]:
-    """Which share of each bid every buyer pays: a DSO what it is worth to the limits of its area, the TSO the rest. A
-    single buyer pays all; of a DSO whose area is the bid's."""
-    ids = [bid.id for bid in problem.case.bids]
-    places = _areas(problem)
+def _shares(stage: Stage, problem: Problem, plan: Plan, bids: Sequence[Bid]) -> Mapping[str, Mapping[str, float]]:
+    """Which share of each of ``bids`` every buyer pays: a DSO what it is worth to the limits of its area, the TSO the
+    rest. A single buyer pays all; of a DSO whose area is the bid's."""
     payers = [buyer for buyer in stage.buyers if buyer != "BRP"]
     if "TSO" not in payers:
-        return {bid: {f"DSO:{places.get(bid, '')}": 1.0} for bid in ids}
+        return {bid.id: {f"DSO:{place_of(bid, problem.case.resources)}": 1.0} for bid in bids}
     if "DSO" not in payers:
-        return {bid: {"TSO": 1.0} for bid in ids}
+        return {bid.id: {"TSO": 1.0} for bid in bids}
     clearing = plan.prices
     ids = [bid.id for bid in clearing.bids]  # in the order of its arrays
     total = location_prices(clearing)[0]
@@ -102,16 +103,11 @@ def _shares(stage: Stage, problem: Problem, plan: Plan) -> Mapping[str, Mapping[
     return shares
 
 
-def _areas(problem: Problem) -> dict[str, str]:
-    resources = problem.case.resources
-    return {each.bid.id: area_of(resources[each.bid.members[0]].pod) for each in problem.book}
-
-
 def value_of_export(problem: Problem, plan: Plan, pods: Mapping[str, str]) -> dict[str, float]:
     """What 1 kWh more of injection at PODs is worth there [EUR/kWh], by the names given to them: the price of every
     row times what it does to it."""
     rows, h = problem.grid.rows, problem.case.mtu_h
-    index = {name: rows.pods.index(pod) for name, pod in pods.items()}
+    index = {name: rows.index[pod] for name, pod in pods.items()}
     if plan.clearing is None:
         return {name: plan.worth_eur_per_kwh * float(rows.head_by_p[k]) for name, k in index.items()}
     clearing = plan.clearing

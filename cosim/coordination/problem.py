@@ -6,8 +6,9 @@ party that buys, an interface that trades at a price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from cosim.coordination.case import place_of
@@ -35,13 +36,15 @@ from cosim.market.network import NetworkRows
 SHORT, LONG = "short", "long"
 TRADE: Final = "trade"
 _SPARE_KW = 1e3
+_UNITS_KEPT = 4096
 _NO_WORSE = ("caps", "validate")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A clearing case of a stage and what its bids stand for: ``book`` those offered, ``curves`` those of areas (with
-    what 1 kW does to the export), ``demands`` those of BRPs, by id; ``grid``: the network before it."""
+    """A clearing case of a stage and what its bids stand for: ``book`` those offered, of which the case has those that
+    anything is left of, ``curves`` those of areas (with what 1 kW does to the export), ``demands`` those of BRPs, by
+    id; ``grid``: the network before it."""
 
     case: ClearingCase
     grid: Grid
@@ -55,7 +58,8 @@ def problem_of(stage: Stage, now: Situation, area: str | None, balance: Balance)
     book = tuple(_relaxed(each) if stage.objective in CURVES else each for each in allowed(stage, now, area))
     curves = {} if area is not None or stage.admit != "curve" else _curve_bids(now)
     grid = with_counterpart(_area_grid(stage, now, area) if area is not None else _joint_grid(stage, now))
-    resources = _resources(stage, now, area, grid.rows)
+    resources = _resources(now, area, grid.rows)
+    book_bids = (each.bid for each in book if each.high_kw > 0.0)
     locked = {each.bid.id: (each.low_kw,) for each in book if each.low_kw > 0.0}
     interface = _interface(stage, now, area, balance, book, grid)
     size_kw = sum(each.high_kw for each in book) + sum(bid.quantity_kw[0] for _, bid in curves.values())
@@ -65,7 +69,7 @@ def problem_of(stage: Stage, now: Situation, area: str | None, balance: Balance)
     others = [*_counterparts(now, area, balance, size_kw), *demands.values()]
     no_worse = stage.limits == "no_worse" or stage.objective in _NO_WORSE
     case = ClearingCase(
-        bids=(*(each.bid for each in book), *(bid for _, bid in curves.values()), *others),
+        bids=(*book_bids, *(bid for _, bid in curves.values()), *others),
         resources=resources,
         networks=(grid.rows,),
         t_s=now.t_s,
@@ -85,7 +89,7 @@ def problem_of(stage: Stage, now: Situation, area: str | None, balance: Balance)
 
 def _relaxed(each: Allowed) -> Allowed:
     """Divisible: a curve is convex."""
-    return replace(each, bid=replace(each.bid, min_accept=0.0, exclusive_group=None))
+    return each._replace(bid=replace(each.bid, min_accept=0.0, exclusive_group=None))
 
 
 def _area_grid(stage: Stage, now: Situation, area: str) -> Grid:
@@ -117,14 +121,14 @@ def _joint_grid(stage: Stage, now: Situation) -> Grid:
     return grid
 
 
-def _resources(stage: Stage, now: Situation, area: str | None, rows: NetworkRows) -> dict[str, Resource]:
+def _resources(now: Situation, area: str | None, rows: NetworkRows) -> dict[str, Resource]:
     """All that the problem can place; at its area's bus what is in a network that is not known."""
-    pods, placed = set(rows.pods), dict[str, Resource]()
+    placed = {}
     for name, unit in now.resources.items():
-        if unit.pod in pods:
+        if unit.pod in rows.index:
             placed[name] = unit
-        elif area is None and area_of(unit.pod) in now.interfaces:
-            placed[name] = replace(unit, pod=now.interfaces[area_of(unit.pod)], kvar_per_kw=0.0)
+        elif area is None and (bus := now.interfaces.get(area_of(unit.pod))) is not None:
+            placed[name] = _at_bus(unit, bus)
     for curve in now.curves:
         bus = now.interfaces[curve.area]
         pod = reactive(bus) if curve.commodity == "Q" else bus
@@ -132,15 +136,23 @@ def _resources(stage: Stage, now: Situation, area: str | None, rows: NetworkRows
     return placed | {COUNTERPART: Resource(COUNTERPART, COUNTERPART, "counterpart", "", 0.0, 0.0)}
 
 
-def effect_on_import(bid: Bid, resources: Mapping[str, Resource], rows: NetworkRows) -> float:
-    """Change of the head's import [kW] by 1 kW of a bid; of one of any split, the mean of its members."""
-    shares = dict(bid.shares) or dict.fromkeys(bid.members, 1.0 / len(bid.members))
-    total = 0.0
-    for name, share in shares.items():
-        unit = resources[name]
-        k = rows.pods.index(unit.pod)
-        total += share * float(rows.head_by_p[k] + unit.kvar_per_kw * rows.head_by_q[k])
-    return float(bid.direction.delta_p_kw(total))
+@lru_cache(_UNITS_KEPT)
+def _at_bus(unit: Resource, bus: str) -> Resource:
+    return replace(unit, pod=bus, kvar_per_kw=0.0)
+
+
+def effects_on_import(bids: Iterable[Bid], resources: Mapping[str, Resource], rows: NetworkRows) -> dict[str, float]:
+    """Change of the head's import [kW] by 1 kW of each bid; of one of any split, the mean of its members."""
+    by_p, by_q = rows.head_by_p.tolist(), rows.head_by_q.tolist()
+    found = {}
+    for bid in bids:
+        total = 0.0
+        for name, share in (dict(bid.shares) or dict.fromkeys(bid.members, 1.0 / len(bid.members))).items():
+            unit = resources[name]
+            k = rows.index[unit.pod]
+            total += share * (by_p[k] + unit.kvar_per_kw * by_q[k])
+        found[bid.id] = bid.direction.delta_p_kw(total)
+    return found
 
 
 def _interface(
@@ -153,7 +165,9 @@ def _interface(
         change = sum(now.export_kw.values()) - now.need_kw
         return change, change
     if balance in ("hold", "priced"):
-        change = sum(each.locked_kw * effect_on_import(each.bid, now.resources, grid.rows) for each in book)
+        before = [each for each in book if each.locked_kw]
+        effect = effects_on_import((each.bid for each in before), now.resources, grid.rows)
+        change = sum(each.locked_kw * effect[each.bid.id] for each in before)
         return change, change
     if balance == "target":
         change = -(now.target_kvar if stage.commodity == "Q" else now.target_kw)[area]
@@ -211,7 +225,8 @@ def _joint_limits(now: Situation, book: Sequence[Allowed]) -> Iterator[JointLimi
         inside = [
             each
             for each in book
-            if each.bid.direction is light.direction
+            if each.high_kw > 0.0
+            and each.bid.direction is light.direction
             and place_of(each.bid, now.resources)
             and any(now.resources[name].perimeter == light.perimeter for name in each.bid.members)
         ]

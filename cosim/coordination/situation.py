@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from cosim.coordination.case import Area, Rules, place_of
 from cosim.coordination.grid import Grid, is_reactive
@@ -61,10 +62,9 @@ class Situation:
     target_kvar: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Allowed:
+class Allowed(NamedTuple):
     """A bid as a stage may use it: from ``low_kw`` to ``high_kw``, of which ``locked_kw`` was awarded before; why the
-    stage takes less than there is."""
+    stage takes less than there is. What is left of no bid is the bid as it was."""
 
     bid: Bid
     low_kw: float
@@ -77,24 +77,26 @@ def allowed(stage: Stage, now: Situation, area: str | None) -> Iterator[Allowed]
     """Every bid that a stage may use or has to keep, of one area, or of all of the system (None)."""
     for bid in now.bids:
         place = place_of(bid, now.resources)
-        locked = now.locked.get(bid.id, 0.0)
         if area is not None and place != area:
             continue
-        if not _in_scope(stage, now, bid, place):
-            if locked > 0.0:
-                yield Allowed(_residual(bid, now, locked), locked, locked, locked)
-            continue
-        yield _limited(stage, now, bid, locked)
+        locked = now.locked.get(bid.id, 0.0)
+        if _in_scope(stage, now, bid, place):
+            yield _limited(stage, now, bid, locked)
+        elif locked > 0.0:
+            yield Allowed(_residual(bid, now, locked), locked, locked, locked)
 
 
 def _in_scope(stage: Stage, now: Situation, bid: Bid, place: str) -> bool:
     """Whether the stage is for such bids, and its solver can place them."""
-    in_kvar = all(is_reactive(now.resources[name]) for name in bid.members)
     if not place:
-        return "T" in stage.resources and (in_kvar or stage.commodity == "P")
+        return "T" in stage.resources and (stage.commodity == "P" or _in_kvar(now, bid))
     if "D" not in stage.resources or (stage.admit == "curve" and stage.joint):
         return False
-    return stage.knows_distribution or not in_kvar
+    return stage.knows_distribution or not _in_kvar(now, bid)
+
+
+def _in_kvar(now: Situation, bid: Bid) -> bool:
+    return all(is_reactive(now.resources[name]) for name in bid.members)
 
 
 def _limited(stage: Stage, now: Situation, bid: Bid, locked: float) -> Allowed:
@@ -140,14 +142,14 @@ def _excluded(stage: Stage, now: Situation, bid: Bid) -> str:
 def _residual(bid: Bid, now: Situation, high_kw: float) -> Bid:
     """What is left of a bid: up to ``high_kw``, and the steps that are not used elsewhere."""
     used, steps = now.used.get(bid.id, 0.0), list[PriceStep]()
-    if used == 0.0 and bid.min_accept == 0.0 and bid.quantity_kw == (high_kw,):
+    if high_kw == 0.0 or (used == 0.0 and bid.min_accept == 0.0 and bid.quantity_kw == (high_kw,)):
         return bid
     for step in bid.steps:
         left = max(0.0, step.quantity_kw - used)
         used -= step.quantity_kw - left
         if left > 0.0:
             steps.append(PriceStep(left, step.price_eur_per_kwh))
-    share = bid.min_accept * bid.quantity_kw[0] / high_kw if bid.min_accept and high_kw > 0.0 else 0.0
+    share = bid.min_accept * bid.quantity_kw[0] / high_kw
     return replace(bid, quantity_kw=(high_kw,), steps=tuple(steps or bid.steps), min_accept=min(1.0, share))
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+from cosim.coordination.case import place_of
 from cosim.coordination.grid import COUNTERPART, area_of
 from cosim.coordination.merit_order import by_merit
 from cosim.coordination.messages import AreaCurve
 from cosim.coordination.outcome import StageOutcome, Unmet, merged
 from cosim.coordination.prices import Plan, asked_eur_per_h, bought_by, paid_on_curves, value_of_export
-from cosim.coordination.problem import LONG, SHORT, Problem, effect_on_import, problem_of
+from cosim.coordination.problem import LONG, SHORT, Problem, effects_on_import, problem_of
 from cosim.coordination.safe_box import bid_caps
 from cosim.coordination.scheme import CURVES, Balance, Stage
 from cosim.coordination.situation import SMALL_KW, Situation
@@ -133,10 +134,11 @@ def _conflict(case: ClearingCase, balance: Balance, solver: Solver) -> str:
 def _exports(problem: Problem, now: Situation, area: str | None, kw: dict[str, float]) -> dict[str, float]:
     """Change of the export of each area by what was bought of its bids."""
     changed = dict.fromkeys([area] if area is not None else now.interfaces, 0.0)
-    for each in problem.book:
-        place = area_of(now.resources[each.bid.members[0]].pod)
-        if place and each.bid.id in kw:
-            changed[place] -= kw[each.bid.id] * effect_on_import(each.bid, problem.case.resources, problem.grid.rows)
+    bought = [each.bid for each in problem.book if each.bid.id in kw]
+    effect = effects_on_import(bought, problem.case.resources, problem.grid.rows)
+    for bid in bought:
+        if place := place_of(bid, now.resources):
+            changed[place] -= kw[bid.id] * effect[bid.id]
     return changed
 
 
@@ -186,18 +188,23 @@ def _caps(name: str, stage: Stage, now: Situation, area: str) -> StageOutcome:
     case = replace(problem.case, resources=inside)
     if stage.caps == "perimeters":
         return StageOutcome(name, lights=traffic_light(case, now.areas[area].matrix))
-    return StageOutcome(name, caps=bid_caps(case, stage.caps))
+    nothing = dict.fromkeys((each.bid.id for each in problem.book), 0.0)
+    return StageOutcome(name, caps=nothing | bid_caps(case, stage.caps))
 
 
 def _validated(name: str, stage: Stage, now: Situation, area: str, solver: Solver) -> StageOutcome:
     """The largest part of what was picked that leaves no limit worse. What was cut once stays cut."""
     problem = problem_of(stage, now, area, "none")
-    wanted = tuple(replace(each.bid, steps=(PriceStep(each.high_kw, _REWARD_EUR_PER_KWH),)) for each in problem.book)
+    wanted = tuple(
+        replace(each.bid, steps=(PriceStep(each.high_kw, _REWARD_EUR_PER_KWH),))
+        for each in problem.book
+        if each.high_kw > 0.0
+    )
     clearing = clear(replace(problem.case, bids=wanted), solver)
     safe = dict(zip((bid.id for bid in clearing.bids), clearing.awarded_kw[0].tolist(), strict=True))
     cut = {
         each.bid.id: max(0.0, safe[each.bid.id] - each.locked_kw)
         for each in problem.book
-        if safe[each.bid.id] < each.high_kw - SMALL_KW
+        if each.high_kw > 0.0 and safe[each.bid.id] < each.high_kw - SMALL_KW
     }
     return StageOutcome(name, caps={**now.caps, **cut}, again=bool(cut))

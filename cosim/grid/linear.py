@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 
 from cosim.domain.frames import Complexes, Floats
@@ -116,9 +115,8 @@ class LinearNetwork:
         own = self._own_current(u)
         n_row, n_column = own.shape
         by_p = own.toarray()
-        columns = np.block([[by_p.real, by_p.imag], [by_p.imag, -by_p.real]])  # by p, and by q: -1j times that
-        system = response_system(self._reduction, s_va, u)
-        solved = scipy.linalg.solve(system, columns, overwrite_a=True, overwrite_b=True, check_finite=False)
+        columns = _quarters(by_p.real, by_p.imag, by_p.imag, -by_p.real)  # by p, and by q: -1j times that
+        solved = np.linalg.solve(response_system(self._reduction, s_va, u), columns)
         i_by = solved[:n_row] + 1j * solved[n_row:]
         return self._seen(p_kw, q_kvar, own @ (p_kw - 1j * q_kvar), i_by[:, :n_column], i_by[:, n_column:])
 
@@ -248,11 +246,20 @@ def response_system(reduction: Reduction, s_va: Complexes, u: Complexes) -> Floa
     g, slope = (each[:, 0] for each in reduction.law.factor_and_slope(u2[:, None]))
     m, n = s_va.conj() * (g + 0.5 * slope), s_va.conj() * (0.5 * slope) * u**2 / u2
     linear, conjugate = m[:, None] * reduction.z, n[:, None] * reduction.z.conj()
-    system = np.block(
-        [
-            [linear.real + conjugate.real, conjugate.imag - linear.imag],
-            [linear.imag + conjugate.imag, linear.real - conjugate.real],
-        ]
+    system = _quarters(
+        linear.real + conjugate.real,
+        conjugate.imag - linear.imag,
+        linear.imag + conjugate.imag,
+        linear.real - conjugate.real,
     )
-    system[np.diag_indices_from(system)] += 1.0
-    return np.asarray(system)
+    system.flat[:: len(system) + 1] += 1.0
+    return system
+
+
+def _quarters(top_left: Floats, top_right: Floats, below_left: Floats, below_right: Floats) -> Floats:
+    """One array of four of the same shape."""
+    n, m = top_left.shape
+    whole = np.empty((2 * n, 2 * m))
+    whole[:n, :m], whole[:n, m:] = top_left, top_right
+    whole[n:, :m], whole[n:, m:] = below_left, below_right
+    return whole

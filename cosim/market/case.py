@@ -12,7 +12,7 @@ from cosim.domain.market import Bid, Coupling, Need, Resource
 from cosim.errors import BidError, Fault
 from cosim.market.network import NetworkRows
 from cosim.market.planes import LimitSettings
-from cosim.market.uncertainty import Uncertainty
+from cosim.market.uncertainty import Protection, Uncertainty, certain
 from cosim.units import SECONDS_PER_HOUR
 
 Objective = Literal["least_cost", "most_up", "most_down"]
@@ -83,6 +83,12 @@ class ClearingCase:
         return self.mtu_s / SECONDS_PER_HOUR
 
     @cached_property
+    def protections(self) -> tuple[Protection, ...]:
+        """What forecast errors can do in every MTU."""
+        bands = self.uncertainty or tuple(certain(len(network.pods)) for network in self.networks)
+        return tuple(Protection(*each) for each in zip(self.networks, bands, strict=True))
+
+    @cached_property
     def pods(self) -> Mapping[str, int]:
         """Index of each POD of the network."""
-        return {pod: k for k, pod in enumerate(self.networks[0].pods)}
+        return self.networks[0].index

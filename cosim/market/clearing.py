@@ -69,8 +69,8 @@ class _Search:
             solution = self._solved()
             planes = self.growth.violated(solution.x)
             if not planes:
-                solution = self._settled(solution)
-                planes = self.growth.violated(solution.x)
+                found, solution = solution.x, self._settled(solution)
+                planes = [] if np.array_equal(found, solution.x) else self.growth.violated(solution.x)
             if planes:
                 self.program = self.growth.grown(self.program, planes)
             elif not self._both_ways(solution):
@@ -236,8 +236,8 @@ def _optimal_face(program: Program, solution: Solution, digits: int, tolerance: 
     (complementary slackness), which needs no tolerance on the cost. Prices below ``tolerance`` of the others are 0."""
     columns, rows = program.columns, program.rows
     room = 0.0 if digits > _ROUGH_DIGITS else _ROOM_KW
-    matrix = rows.matrix(program.n_column)
-    size = np.abs(columns.cost) + abs(matrix).T @ np.abs(solution.row_dual)
+    worth = np.abs(rows.value) * np.repeat(np.abs(solution.row_dual), np.diff(rows.start))
+    size = np.abs(columns.cost) + np.bincount(rows.column, weights=worth, minlength=program.n_column)
     reduced = np.where(np.abs(solution.reduced_cost) > tolerance * size, solution.reduced_cost, 0.0)
     dual = np.where(
         np.abs(solution.row_dual) > tolerance * np.abs(solution.row_dual).max(initial=0.0), solution.row_dual, 0.0

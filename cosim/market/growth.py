@@ -84,31 +84,38 @@ class NetworkGrowth:
         for network, selected in planes:
             rows = network.rows(selected)
             keys = [LimitKey(network.mtu, selected.family, limit) for limit in selected.limit.tolist()]
+            if fresh := [key for key in dict.fromkeys(keys) if key not in self.columns]:
+                self.columns |= self._limit_columns(network, fresh, new, program.n_column)
             for key, plane in zip(keys, selected.plane.tolist(), strict=True):
                 self._present.setdefault(key, set()).add(plane)
-                if key not in self.columns:
-                    self.columns[key] = self._limit_columns(network, key, new, program.n_column)
             parts.append(self._rows(network, rows, keys, new, program.n_column))
         return program.with_columns(new.columns()).with_rows(joined_rows(parts))
 
-    def _limit_columns(self, network: MtuNetwork, key: LimitKey, new: ColumnList, first: int) -> LimitColumns:
+    def _limit_columns(
+        self, network: MtuNetwork, keys: Sequence[LimitKey], new: ColumnList, first: int
+    ) -> dict[LimitKey, LimitColumns]:
+        """Of limits of one family."""
         settings, h = self._case.settings, self._case.mtu_h
-        family = network.families[key.family]
-        scale_kw = float(network.scale_kw[family.quantity[key.limit]])
-        slack = overload = -1
-        if settings.slack_eur_per_kwh is not None:
-            most = self._unmet_before(network, key) / scale_kw if settings.no_worse else math.inf
-            slack = first + new.add(settings.slack_eur_per_kwh * h, 0.0, most)
-        price = settings.limits.overload_eur_per_a_h
-        if price is not None and family.kind == "i_max":
-            most = settings.limits.overload * float(family.limit[key.limit])
-            overload = first + new.add(price * h * scale_kw, 0.0, most / scale_kw)
-        return LimitColumns(slack, overload)
+        family, at = network.families[keys[0].family], np.array([key.limit for key in keys])
+        scales, limits = network.scale_kw[family.quantity[at]].tolist(), family.limit[at].tolist()
+        most_unmet = [math.inf] * len(keys)
+        if settings.slack_eur_per_kwh is not None and settings.no_worse:
+            most_unmet = self._unmet_before(network, keys[0].family, at).tolist()
+        price = settings.limits.overload_eur_per_a_h if family.kind == "i_max" else None
+        made = {}
+        for key, scale_kw, limit, unmet in zip(keys, scales, limits, most_unmet, strict=True):
+            slack = overload = -1
+            if settings.slack_eur_per_kwh is not None:
+                slack = first + new.add(settings.slack_eur_per_kwh * h, 0.0, unmet / scale_kw)
+            if price is not None:
+                overload = first + new.add(price * h * scale_kw, 0.0, settings.limits.overload * limit / scale_kw)
+            made[key] = LimitColumns(slack, overload)
+        return made
 
-    def _unmet_before(self, network: MtuNetwork, key: LimitKey) -> float:
-        """By how much a limit, in its unit, has to be raised for the locked awards alone to keep it."""
-        over = network.exceeded(key.family, np.array([key.limit]), self._start[network.mtu])
-        return max(float(over.max()), 0.0) / network.families[key.family].stretch
+    def _unmet_before(self, network: MtuNetwork, family: int, at: Ints) -> Floats:
+        """By how much limits (n,), in their unit, have to be raised for the locked awards alone to keep them."""
+        over = network.exceeded(family, at, self._start[network.mtu])
+        return np.asarray(np.maximum(over.max(axis=1), 0.0) / network.families[family].stretch)
 
     def _rows(
         self, network: MtuNetwork, rows: LinearRows, keys: Sequence[LimitKey], new: ColumnList, first: int

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cosim.errors import SolverError
-from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution, without_columns
+from cosim.market.program import Flags, Program, Solution, Status, no_plan, no_solution, without_columns, without_rows
 
 try:
     import highspy
@@ -68,6 +68,8 @@ class Highs:
         """See `Solver`."""
         if not program.n_column:
             return without_columns(program)
+        if not program.n_row and (found := without_rows(program)) is not None:
+            return found
         if self._last is None or self._last.origin is not program.origin:
             self._load(program)
         else:

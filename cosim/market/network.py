@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +43,11 @@ class NetworkRows:
     def names(self) -> tuple[str, ...]:
         """Conductors, then nodes (n_quantity,): the order of all arrays over quantities below."""
         return (*self.conductors, *self.nodes)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Place of each POD."""
+        return {pod: k for k, pod in enumerate(self.pods)}
 
     @cached_property
     def base(self) -> Complexes:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -92,24 +94,40 @@ class AnySplit:
     members: Ints
 
 
+class Cells(NamedTuple):
+    """What variables stand for, all (n,): ``kw`` of a bid in an MTU (``row`` is MTU * n_bid + bid) by one unit of a
+    ``column``."""
+
+    row: Ints
+    column: Ints
+    kw: Floats
+
+
 @dataclass(frozen=True)
 class Offers:
-    """All bids in canonical order (price, time of submission, id) and their variables, the first of a program.
-
-    ``quantity`` (n_mtu * n_bid, n_column) sparse: kW of each bid by one unit of each column.
-    """
+    """All bids in canonical order (price, time of submission, id) and their variables, the first of a program."""
 
     bids: tuple[Bid, ...]
     resources: tuple[str, ...]
     columns: Columns
     rows: Rows
-    quantity: scipy.sparse.csr_matrix
+    cells: Cells
     mtus: tuple[MtuOffers, ...]
     any_split: tuple[AnySplit, ...]
 
+    @cached_property
+    def quantity(self) -> scipy.sparse.csr_matrix:
+        """(n_mtu * n_bid, n_column): kW of each bid by one unit of each column."""
+        row, column, kw = self.cells
+        shape = (len(self.mtus) * len(self.bids), len(self.columns.cost))
+        return scipy.sparse.csr_matrix((kw, (row, column)), shape=shape)
+
     def awarded_kw(self, x: Floats) -> Floats:
         """(n_mtu, n_bid)."""
-        return np.asarray((self.quantity @ x[: self.quantity.shape[1]]).reshape(len(self.mtus), len(self.bids)))
+        shape = len(self.mtus), len(self.bids)
+        row, column, kw = self.cells
+        total = np.bincount(row, weights=kw * x[column], minlength=shape[0] * shape[1])
+        return np.asarray(total, dtype=np.float64).reshape(shape)
 
 
 def canonical(bids: Sequence[Bid]) -> tuple[Bid, ...]:
@@ -207,21 +225,26 @@ def _finished(making: _Making) -> Offers:
         for b, bid in enumerate(bids)
         if bid.any_of
     )
-    n_column, n_bid = len(making.columns.cost), len(bids)
-    cells = making.cells
-    quantity = scipy.sparse.csr_matrix(
-        ([kw for *_, kw in cells], ([t * n_bid + b for b, t, _, _ in cells], [c for *_, c, _ in cells])),
-        shape=(case.n_mtu * n_bid, n_column),
-    )
     columns = making.columns.columns()
     effects: list[list[tuple[int, int, float]]] = [[] for _ in range(case.n_mtu)]
     for t, k, column, kw in _effects(making, index):
         effects[t].append((k, column, kw))
+    place = {each.bid: k for k, each in enumerate(any_split)}
+    in_any: list[list[tuple[int, int, float]]] = [[] for _ in range(case.n_mtu)]
+    for b, t, column, kw in making.cells:
+        if b in place:
+            in_any[t].append((place[b], column, kw))
     mtus = tuple(
-        _mtu_offers(effects[t], quantity[t * n_bid : (t + 1) * n_bid], any_split, len(resources), columns)
-        for t in range(case.n_mtu)
+        _mtu_offers(effects[t], in_any[t], any_split, len(resources), columns.upper) for t in range(case.n_mtu)
     )
-    return Offers(bids, resources, columns, making.rows.rows(), quantity, mtus, any_split)
+    return Offers(bids, resources, columns, making.rows.rows(), _cells(making.cells, len(bids)), mtus, any_split)
+
+
+def _cells(made: Sequence[tuple[int, int, int, float]], n_bid: int) -> Cells:
+    row, column = (
+        np.array(each, dtype=np.int64) for each in ([t * n_bid + b for b, t, *_ in made], [c for *_, c, _ in made])
+    )
+    return Cells(row, column, np.array([kw for *_, kw in made], dtype=np.float64))
 
 
 def _effects(making: _Making, index: Mapping[str, int]) -> Iterator[tuple[int, int, int, float]]:
@@ -239,24 +262,28 @@ def _effects(making: _Making, index: Mapping[str, int]) -> Iterator[tuple[int, i
 
 def _mtu_offers(
     effects: Sequence[tuple[int, int, float]],
-    quantity: scipy.sparse.csr_matrix,
+    in_any: Sequence[tuple[int, int, float]],
     any_split: Sequence[AnySplit],
     n_resource: int,
-    all_columns: Columns,
+    all_upper: Floats,
 ) -> MtuOffers:
-    in_any = quantity[[each.bid for each in any_split]].tocoo()
-    columns = np.unique(np.array([*(c for _, c, _ in effects), *in_any.col], dtype=np.int64))
-    delta = np.zeros((n_resource, len(columns)))
-    if effects:
-        k, c, kw = (np.array(each) for each in zip(*effects, strict=True))
-        np.add.at(delta, (k, np.searchsorted(columns, c)), kw)
-    any_kw = np.zeros((len(any_split), len(columns)))
-    any_kw[in_any.row, np.searchsorted(columns, in_any.col)] = in_any.data
-    upper = all_columns.upper[columns]
+    """``effects`` by resource and ``in_any`` by bid of any split: which, column and kW by one unit of it."""
+    columns = np.unique(np.array([c for _, c, _ in (*effects, *in_any)], dtype=np.int64))
+    delta, any_kw = (_spread(part, n, columns) for part, n in ((effects, n_resource), (in_any, len(any_split))))
+    upper = all_upper[columns]
     cap_kw = _most(np.abs(delta), upper)
     for each, kw in zip(any_split, _most(any_kw, upper), strict=True):
         cap_kw[each.members] += kw
     return MtuOffers(columns, delta, any_kw, cap_kw)
+
+
+def _spread(cells: Sequence[tuple[int, int, float]], n: int, columns: Ints) -> Floats:
+    """Sums of (row, column, kW) as an array (n, n_column)."""
+    sums = np.zeros((n, len(columns)))
+    if cells:
+        row, column, kw = (np.array(each) for each in zip(*cells, strict=True))
+        np.add.at(sums, (row, np.searchsorted(columns, column)), kw)
+    return sums
 
 
 def _most(amount: Floats, upper: Floats) -> Floats:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
@@ -76,6 +77,11 @@ class PlaneFamily:
     @property
     def ceiling(self) -> bool:
         return self.kind == "i_ceiling"
+
+    @cached_property
+    def least_bound(self) -> Floats:
+        """Of all planes (n_limit,)."""
+        return np.asarray(self.bound.min(axis=1))
 
 
 def plane_families(network: NetworkRows, settings: LimitSettings, margin: Floats | None = None) -> list[PlaneFamily]:

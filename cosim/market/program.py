@@ -167,6 +167,16 @@ def without_columns(program: Program) -> Solution:
     return Solution(Status.OPTIMAL, np.zeros(0), np.zeros(program.n_row), np.zeros(0))
 
 
+def without_rows(program: Program) -> Solution | None:
+    """Of a linear program without rows: each variable at its cheaper bound, at the lower one if it costs nothing. None
+    if that has no end, or there are integers."""
+    columns = program.columns
+    x = np.where(columns.cost < 0.0, columns.upper, columns.lower)
+    if columns.integer.any() or not np.isfinite(x).all() or (columns.lower > columns.upper).any():
+        return None
+    return Solution(Status.OPTIMAL, x, np.zeros(0), columns.cost)
+
+
 def no_plan(solver: str, ended: str, time_limit_s: float) -> str:
     """What is said of a solver that gave none."""
     return f"{solver} gave no plan: {ended} (it may take {time_limit_s:g} s for a solve)"

@@ -15,7 +15,7 @@ from cosim.domain.frames import Complexes, Floats, Ints
 from cosim.market.case import ClearingCase
 from cosim.market.offers import AnySplit, Offers
 from cosim.market.planes import CURRENTS, PlaneFamily, plane_families
-from cosim.market.uncertainty import Protection, Uncertainty, certain
+from cosim.market.uncertainty import Uncertainty
 
 VIOLATION_KW = 1e-7
 _DUST = 1e-10  # of a row, whose largest coefficients are about 1
@@ -85,16 +85,19 @@ class MtuNetwork:
         self.mtu, self._offers, self._network = t, offers.mtus[t], case.networks[t]
         self._any, self.columns = offers.any_split, offers.mtus[t].columns
         network = self._network
-        self._uncertainty: Uncertainty = certain(len(network.pods)) if case.uncertainty is None else case.uncertainty[t]
+        self._uncertainty: Uncertainty = case.protections[t].uncertainty
         self.families = plane_families(network, case.settings.limits, None if case.margins is None else case.margins[t])
-        self.protection = Protection(network, self._uncertainty)
+        self.protection = case.protections[t]
         units = [case.resources[name] for name in offers.resources]
         self._pod = np.array([case.pods[unit.pod] for unit in units], dtype=np.int64)
         self._kvar_per_kw = np.array([unit.kvar_per_kw for unit in units])
         self._risk = np.array([unit.delivery_risk for unit in units])
         self.by_delta = network.by_p[:, self._pod] + network.by_q[:, self._pod] * self._kvar_per_kw
         self.head_by_delta = network.head_by_p[self._pod] + network.head_by_q[self._pod] * self._kvar_per_kw
+        delta = self._offers.delta
+        self._raising, self._lowering = np.maximum(delta, 0.0), np.minimum(delta, 0.0)
         self._residual = self._residual_factors()
+        self._open = bool(self._risk.any() or self._any)  # who delivers, or whether
         self._any_risk = np.array([self._risk[each.members].max(initial=0.0) for each in self._any])
         self._any_reach = np.array([np.abs(self.by_delta[:, each.members]).max(axis=1) for each in self._any])
         self.scale_kw = self._scales()
@@ -127,7 +130,7 @@ class MtuNetwork:
         """State of the linear model for the values ``x`` of a program's columns."""
         part = x[self._offers.columns]
         delta = self._offers.delta @ part
-        raised, lowered = np.maximum(self._offers.delta, 0.0) @ part, np.minimum(self._offers.delta, 0.0) @ part
+        raised, lowered = self._raising @ part, self._lowering @ part
         scale = None
         if self._residual is not None:
             scale = np.ones(len(self._network.pods))
@@ -183,8 +186,9 @@ class MtuNetwork:
         """Of limits that do not hold the worst plane and its neighbours, without those that are ``known`` (family,
         limit, plane): of all limits with something new, or of the ``most`` worst of each family."""
         found = []
+        lost = self._lost_reach(state)
         for number, family in enumerate(self.families):
-            over, at = self.excess(number, state)
+            over, at = self._excess(number, state, lost)
             worst = over.argmax(axis=1) if len(at) else np.zeros(0, dtype=np.int64)
             broken = np.flatnonzero(over[np.arange(len(at)), worst] > VIOLATION_KW * self.scale_kw[family.quantity[at]])
             excess_pu = over[broken, worst[broken]] / family.limit[at[broken]]
@@ -204,11 +208,14 @@ class MtuNetwork:
     def excess(self, number: int, state: MtuState, near_pu: float = 0.0) -> tuple[Floats, Ints]:
         """By how much the planes of a family are exceeded (n, n_plane) [unit of the quantity], for those limits (n,)
         for which one may be, or may come within ``near_pu`` of it."""
+        return self._excess(number, state, self._lost_reach(state), near_pu)
+
+    def _excess(self, number: int, state: MtuState, lost: Floats, near_pu: float = 0.0) -> tuple[Floats, Ints]:
         family = self.families[number]
-        reach = self.protection.reach(family.ceiling, state.scale) + self._lost_reach(state)
+        reach = self.protection.reach(family.ceiling, state.scale) + lost
         z = state.z[family.quantity]
         nearest = np.abs(z) if family.kind in CURRENTS else (family.weight * z[:, None]).real.max(axis=1)
-        at = np.flatnonzero(nearest + reach[family.quantity] > family.bound.min(axis=1) - near_pu * family.limit)
+        at = np.flatnonzero(nearest + reach[family.quantity] > family.least_bound - near_pu * family.limit)
         return self.exceeded(number, at, state), at
 
     def exceeded(self, number: int, at: Ints, state: MtuState) -> Floats:
@@ -217,11 +224,14 @@ class MtuNetwork:
         quantity, weight = family.quantity[at], family.weight[at]
         value = (weight * state.z[quantity][:, None]).real
         value += self.protection.on(quantity, weight, family.ceiling, state.scale)
-        value += self._lost(quantity, weight, state)
+        if self._open:
+            value += self._lost(quantity, weight, state)
         return np.asarray(value - family.bound[at])
 
     def _lost_reach(self, state: MtuState) -> Floats:
         """No plane loses more by under-delivery, or moves more by bids of any split (n_quantity,)."""
+        if not self._open:
+            return np.zeros(len(state.z))
         lost = np.abs(self.by_delta) @ (self._risk * (state.raised_kw - state.lowered_kw))
         return np.asarray(lost + state.any_kw @ self._any_reach) if len(self._any) else np.asarray(lost)
 
@@ -275,10 +285,12 @@ class MtuNetwork:
 
     def _delivery(self, alpha: Floats, budgets: list[list[BudgetTerms]]) -> Floats:
         """Relief that may not be delivered: coefficients (n, n_column) if all may fail, else terms for the budgets."""
-        raised, lowered = np.maximum(self._offers.delta, 0.0), np.minimum(self._offers.delta, 0.0)
+        if not self._risk.any():
+            return np.zeros((len(alpha), self._offers.delta.shape[1]))
+        raised, lowered = self._raising, self._lowering
         up, down = np.maximum(alpha, 0.0) * self._risk, np.minimum(alpha, 0.0) * self._risk
         size = self._uncertainty.delivery_budget
-        if size is None or not self._risk.any():
+        if size is None:
             return np.asarray(-(up @ lowered + down @ raised))
         risky = np.flatnonzero(self._risk)
         for of_row, u, d in zip(budgets, up[:, risky], down[:, risky], strict=True):

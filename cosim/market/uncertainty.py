@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from cosim.domain.frames import Complexes, Floats, Ints
+from cosim.domain.frames import Complexes, Floats, Ints, frozen
 from cosim.errors import BidError, Fault
 from cosim.market.network import NetworkRows
 
@@ -176,7 +176,8 @@ class Protection:
     """
 
     def __init__(self, network: NetworkRows, uncertainty: Uncertainty) -> None:
-        self._uncertainty, self._set = uncertainty, uncertainty.set
+        self.uncertainty, self._set = uncertainty, uncertainty.set
+        self._unscaled_reach: dict[str, Floats] = {}  # by norm
         self._reim = uncertainty.worst_case == "reim"
         self._ceiling = UncertaintySet("box", loadings=self._set.loadings)
         by_p, by_q = network.by_p * uncertainty.half_p_kw, network.by_q * uncertainty.half_q_kvar
@@ -187,8 +188,16 @@ class Protection:
 
     def reach(self, ceiling: bool, scale: Floats | None = None) -> Floats:
         """No plane's protection is more than this (n_quantity,). ``scale`` (n_pod,) is that of the bands."""
+        if scale is not None:
+            return self._reach(self._of(ceiling), scale)
+        of = self._of(ceiling)
+        if of.norm not in self._unscaled_reach:
+            self._unscaled_reach[of.norm] = frozen(self._reach(of, None))
+        return self._unscaled_reach[of.norm]
+
+    def _reach(self, of: UncertaintySet, scale: Floats | None) -> Floats:
         factors = self._set.factors(self._scaled(self.effect, scale))
-        reach = self._of(ceiling).largest(np.abs(factors))
+        reach = of.largest(np.abs(factors))
         if self._reim:
             reach[: self._n_conductor] = np.abs(self._reim_sum(np.arange(self._n_conductor)))
         return reach
@@ -219,7 +228,7 @@ class Protection:
         )
 
     def _scaled(self, effect: Complexes, scale: Floats | None) -> Complexes:
-        return effect if scale is None else effect * self._uncertainty.of_xi(scale)
+        return effect if scale is None else effect * self.uncertainty.of_xi(scale)
 
     def _reim_sum(self, at: Ints) -> Complexes:
         """Sum of all moduli with the signs of the current at the schedule (n,)."""

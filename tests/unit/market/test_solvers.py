@@ -63,6 +63,24 @@ def test_infeasible_and_unbounded(make):
     assert make().solve(program([-1.0], 0.0, np.inf, [1.0], 2.0, np.inf)).status is Status.UNBOUNDED
 
 
+def test_without_rows_each_variable_is_where_its_cost_pulls_it():
+    """As the solver has it, which is asked with a row that holds nothing."""
+    cost, lower = np.array([2.0, -1.0, 0.0, 0.0, 3.0]), np.array([-4.0, 0.0, 0.0, -2.0, 1.5])
+    tied = program(cost, lower, [1.0, 7.0, 5.0, 9.0, np.inf], np.ones(5), -np.inf, 1e6)
+    free = Highs().solve(Program(tied.columns, no_rows()))
+    assert free.x.tolist() == [-4.0, 7.0, 0.0, -2.0, 1.5]
+    asked = Highs().solve(tied)
+    assert (free.status, free.x.tolist()) == (asked.status, asked.x.tolist())
+    assert free.reduced_cost.tolist() == asked.reduced_cost.tolist()
+    assert len(free.row_dual) == 0
+
+
+@pytest.mark.parametrize(("cost", "upper"), [(-1.0, np.inf), (1.0, -1.0)], ids=["unbounded", "infeasible"])
+def test_without_rows_the_solver_tells_what_is_wrong(cost, upper):
+    found = Highs().solve(Program(program([cost], 0.0, upper, [1.0], 0.0, 1.0).columns, no_rows()))
+    assert found.status is (Status.UNBOUNDED if upper > 0.0 else Status.INFEASIBLE)
+
+
 def test_a_plan_that_is_not_the_best_has_no_duals():
     made = program([1.0, 2.0], 0.0, [2.0, 9.0], [1.0, 1.0], 3.0, np.inf)
     assert complementary_duals(made, np.array([2.0, 1.0])) == pytest.approx([2.0])

@@ -100,6 +100,17 @@ class TestProtection:
         for angle in np.linspace(0.0, 2.0 * np.pi, 17):
             assert self.rows(protection, angle) <= reach[0] + 1e-12
 
+    def test_reach_is_that_of_the_set_or_of_all_errors_whichever_was_asked_for_before(self):
+        of_one = Uncertainty(np.array([10.0, 5.0]), np.zeros(2), budget(1.0))
+        protection, other = Protection(self.NET, of_one), Protection(self.NET, of_one)
+        for ceiling in (False, True, False):
+            assert protection.reach(ceiling)[0] == pytest.approx(15.0 if ceiling else 10.0)
+        for ceiling in (True, False):
+            np.testing.assert_array_equal(other.reach(ceiling), protection.reach(ceiling))
+        assert protection.reach(False, np.array([0.5, 2.0]))[0] == pytest.approx(10.0)
+        assert protection.reach(True, np.array([0.5, 2.0]))[0] == pytest.approx(15.0)
+        assert not protection.reach(True).flags.writeable
+
     def test_scale_of_the_bands(self):
         weight = np.array([[1.0 + 0j]])
         assert self.of().on(np.array([0]), weight, False, np.array([0.5, 0.0]))[0, 0] == pytest.approx(5.0)

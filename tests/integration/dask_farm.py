@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from short_runs import HUNG_S
 
 TESTS = Path(__file__).resolve().parent
 LOOPBACK = "127.0.0.1"
@@ -43,7 +44,7 @@ def farm(folder: Path, workers: int) -> Iterator[Farm]:
         finally:
             for process in processes:
                 process.kill()
-                process.wait(timeout=30.0)
+                process.wait(timeout=HUNG_S)
 
 
 def _start(log: object, *arguments: str) -> subprocess.Popen[bytes]:

@@ -23,6 +23,8 @@ NO_FAULTS = "sensors.faults=null"
 """Takes the scenario's faults out: overrides are merged. Meters keep the noise of their class."""
 EXACT = (NO_FAULTS, "sensors.faults={default: {noise: false}}")
 """Readings are the truth. The estimator still weighs them by their accuracy class, and its history still has errors."""
+HUNG_S = 600.0
+"""What no command takes, however slow the machine [s]: tests that wait longer end instead of hanging."""
 
 
 def short_run(out: Path, *overrides: str) -> Finished:
@@ -44,8 +46,8 @@ def start_cosim(*arguments: str | Path, **options: object) -> subprocess.Popen[s
     return subprocess.Popen(command, **{**pipes, **options})  # type: ignore[call-overload]
 
 
-def cosim(*arguments: str | Path, timeout_s: float = 60.0, **options: object) -> tuple[int, str, str]:
+def cosim(*arguments: str | Path, **options: object) -> tuple[int, str, str]:
     """Exit code, output and errors of a command in a process of its own."""
     with start_cosim(*arguments, **options) as process:
-        out, err = process.communicate(timeout=timeout_s)
+        out, err = process.communicate(timeout=HUNG_S)
     return process.returncode, out, err

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mosquitto_server import NEEDS_MOSQUITTO, Mosquitto
-from short_runs import REPOSITORY, SCENARIO, cosim, settings, short_run, start_cosim
+from short_runs import HUNG_S, REPOSITORY, SCENARIO, cosim, settings, short_run, start_cosim
 
 from cosim import open_results, result_hash
 from cosim.cli import main
@@ -214,7 +214,7 @@ class TestReplay:
                 live = short_run(tmp_path / "live.h5", broker_of, *self.no_delay).path
                 time.sleep(0.3)
                 recording.send_signal(signal.SIGINT)
-                printed, err = recording.communicate(timeout=20.0)
+                printed, err = recording.communicate(timeout=HUNG_S)
         with open_results(live) as results:
             readings = int(results.frame("gateway/snapshot/value").notna().to_numpy().sum())
         assert (recording.returncode, err) == (0, "")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import trustme
 from mosquitto_server import NEEDS_MOSQUITTO, Mosquitto
-from short_runs import REPOSITORY, SCENARIO, settings, short_run, start_cosim
+from short_runs import HUNG_S, REPOSITORY, SCENARIO, settings, short_run, start_cosim
 
 from cosim import open_results
 from cosim.cli import main
@@ -232,7 +232,7 @@ class TestMosquitto:
                 wait_for_steps(runner, out, 4)
                 broker.kill()
                 began = time.monotonic()
-                printed, err = runner.communicate(timeout=60.0)
+                printed, err = runner.communicate(timeout=HUNG_S)
         assert time.monotonic() - began < 20.0
         assert (runner.returncode, printed) == (1, "")
         assert err.count("\n") == 1
@@ -282,7 +282,7 @@ def test_interrupted_run_closes_its_file(tmp_path: Path, number: signal.Signals,
             subprocess.run(["kill", "-INT", "--", f"-{runner.pid}"], check=True)
         else:
             runner.terminate()
-        printed, err = runner.communicate(timeout=30.0)
+        printed, err = runner.communicate(timeout=HUNG_S)
     assert (runner.returncode, printed) == (130, "")
     steps = check_readable(out, "interrupted")
     assert err.startswith(f"cosim: interrupted after step {steps - 1} (2016-07-")
@@ -302,7 +302,7 @@ def test_second_interrupt_is_immediate(tmp_path: Path) -> None:
         for _ in range(2):
             runner.send_signal(signal.SIGINT)
             time.sleep(0.3)
-        printed, err = runner.communicate(timeout=20.0)
+        printed, err = runner.communicate(timeout=HUNG_S)
     assert (runner.returncode, printed, err) == (130, "", "cosim: interrupted\n")
     check_readable(out, "interrupted")
 
@@ -313,7 +313,7 @@ def test_killed_run_leaves_a_readable_file(tmp_path: Path) -> None:
     with start_cosim("run", SCENARIO, "--no-report", "--out", out, *overrides) as runner:
         wait_for_steps(runner, out, 8)
         runner.kill()
-        runner.communicate(timeout=30.0)
+        runner.communicate(timeout=HUNG_S)
     assert runner.returncode == -9
     check_readable(out, "running", flushed=4)
 
@@ -324,7 +324,7 @@ def test_disk_full_while_recording(tmp_path: Path) -> None:
     overrides = settings(LONG, "recorder={flush_steps: 16, compression: none}")
     command = ["run", SCENARIO, "--no-report", "--out", out, *overrides]
     with start_cosim(*command, preexec_fn=_limit_file_size) as runner:
-        printed, err = runner.communicate(timeout=60.0)
+        printed, err = runner.communicate(timeout=HUNG_S)
     assert (runner.returncode, printed) == (1, "")
     assert err.startswith(f"cosim: {out}: cannot write results: File too large; the file is complete up to 2016-07-")
     assert err.count("\n") == 1

@@ -135,7 +135,7 @@ def closed(folder: Path) -> Iterator[Path]:
 
 def powerless(*arguments: str | Path) -> tuple[int, str, str]:
     try:
-        return cosim(*arguments, preexec_fn=_without_power, timeout_s=90.0)
+        return cosim(*arguments, preexec_fn=_without_power)
     except subprocess.SubprocessError:
         pytest.skip("this superuser cannot give up its power")
 
@@ -183,13 +183,13 @@ def test_sweep_on_a_full_disk(small_disk: Path) -> None:
     (done,) = (small_disk / "study").glob("*.h5")
     before = done.read_bytes()
     path = study_file(small_disk.parent, seeds=2, vary={}, out=str(small_disk / "study"))
-    code, printed, err = cosim("sweep", path, "--workers", "1", timeout_s=90.0)
+    code, printed, err = cosim("sweep", path, "--workers", "1")
     assert (code, err.splitlines()[0]) == (1, "cosim: 1 of 2 runs failed")
     assert "No space left on device" in err
     assert "2 runs: 1 there before, 0 done now, 1 failed" in printed
     assert done.read_bytes() == before
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
-    code, printed, err = cosim("sweep", path, "--workers", "1", timeout_s=90.0)
+    code, printed, err = cosim("sweep", path, "--workers", "1")
     assert (code, err) == (0, "")
     assert "2 runs: 1 there before, 1 done now, 0 failed" in printed
     assert done.read_bytes() == before

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from short_runs import SCENARIO, settings, short_run, start_cosim
+from short_runs import HUNG_S, SCENARIO, settings, short_run, start_cosim
 
 from cosim import open_results, result_hash
 from cosim.cli import main
@@ -164,7 +164,7 @@ def test_killed_simulator_ends_the_run(tmp_path: Path) -> None:
     with start_cosim("run", SCENARIO, "--out", out, *settings(entry)) as runner:
         wait_until(lambda: out.exists() and orphans())
         orphans()[0].kill()
-        _, err = runner.communicate(timeout=20.0)
+        _, err = runner.communicate(timeout=HUNG_S)
     assert runner.returncode == 1
     assert err.startswith("cosim: simulator odd failed in ")
     assert err.endswith("s: its process is gone (exit code -9)\n")
@@ -182,7 +182,7 @@ def test_killed_runner_leaves_no_process(tmp_path: Path) -> None:
         children = psutil.Process(runner.pid).children(recursive=True)
         assert len(children) == 2
         runner.kill()
-        runner.communicate(timeout=20.0)
+        runner.communicate(timeout=HUNG_S)
     assert runner.returncode == -9
     assert psutil.wait_procs(children, timeout=5.0)[1] == []
 

@@ -22,7 +22,7 @@ from resumed_runs import (
     stopped_after,
     undisturbed_runs,
 )
-from short_runs import REPOSITORY, SCENARIO, start_cosim
+from short_runs import HUNG_S, REPOSITORY, SCENARIO, start_cosim
 
 from cosim import load_scenario, open_results, result_hash, resume, run
 from cosim.cli import main
@@ -147,7 +147,7 @@ def test_from_the_command_line_with_settings_and_another_folder(
     assert said.returncode == 130
     assert said.stderr.startswith("cosim: interrupted after step 20 (")
     with start_cosim("resume", out, "--no-report", cwd=tmp_path) as process:
-        printed, err = process.communicate(timeout=60.0)
+        printed, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, err) == (0, "")
     assert f"result  {out}" in printed
     assert_same_file(out, undisturbed(PRIORITY, HALF_A_DAY))

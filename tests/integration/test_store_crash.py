@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from short_runs import HUNG_S
 
 from cosim.io.results import open_results
 
@@ -98,7 +99,7 @@ def test_killed_at_any_moment_the_file_is_whole_up_to_the_last_flush(tmp_path: P
 
 
 def check_ran_out_of_space(path: Path, process: "subprocess.Popen[str]", cause: str) -> None:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, err) == (3, "")
     message = out.splitlines()[-1]
     steps = recorded_steps(path)
@@ -152,7 +153,7 @@ def test_file_size_limit(tmp_path: Path) -> None:
 def test_no_space_to_begin_with(tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
     process = start(path, 10, "gzip", "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, err) == (3, "")
     assert out.startswith(f"{path}: cannot write results: File too large; the file is not begun")
     assert list(tmp_path.iterdir()) == []
@@ -163,6 +164,6 @@ def test_no_permission(tmp_path: Path) -> None:
     folder.mkdir(mode=0o555)
     drop_root = "import secrets; os.setuid(65534)" if os.geteuid() == 0 else ""
     process = start(Path("run.h5"), 10, "gzip", f"os.chdir({str(folder)!r}); {drop_root}")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, err) == (3, "")
     assert out == "run.h5: cannot create the result file: Permission denied\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from dask_farm import Farm, farm
-from short_runs import REPOSITORY, cosim, start_cosim
+from short_runs import HUNG_S, REPOSITORY, cosim, start_cosim
 from small_studies import DROPOUT, NOWHERE, index_of, study_file
 
 from cosim import kpis, open_results, open_study, result_hash
@@ -58,7 +58,7 @@ def test_twenty_seeds_on_a_local_cluster_and_on_two_workers_of_a_scheduler(tmp_p
     for two that run already."""
     study, short = REPOSITORY / "scenarios" / "monte_carlo.yaml", ["--until", "30min"]
     for name, where in (("one", ["--workers", "1"]), ("two", ["--scheduler", two_workers.address])):
-        code, printed, err = cosim("sweep", study, *short, "--set", f"out={tmp_path / name}", *where, timeout_s=150.0)
+        code, printed, err = cosim("sweep", study, *short, "--set", f"out={tmp_path / name}", *where)
         assert (code, err) == (0, "")
         assert "20 runs: 0 there before, 20 done now, 0 failed" in printed
     one, two = index_of(tmp_path / "one"), index_of(tmp_path / "two")
@@ -107,7 +107,7 @@ def test_worker_killed_in_the_middle_loses_nothing(swept: tuple[Path, Swept], tm
         study = load_study(study_file(tmp_path, seeds=3))
         sweep(study, scheduler=processes.address)
         killer.join()
-        assert processes.workers[0].wait(timeout=30.0) == -signal.SIGKILL
+        assert processes.workers[0].wait(timeout=HUNG_S) == -signal.SIGKILL
         assert processes.workers[1].poll() is None
     found = index_of(tmp_path / "study")
     assert list(found["status"]) == ["complete"] * 6
@@ -127,7 +127,7 @@ def test_failed_runs_are_told_and_do_not_stop_the_others(tmp_path: Path) -> None
     simulators = [{}, foreign("foreign.odd:Odd", "raise"), foreign("foreign.greedy:Greedy", "eat")]
     vary = {"list": [{"simulators": each} for each in simulators]}
     path = study_file(tmp_path, vary=vary, seeds=[1])
-    code, printed, err = cosim("sweep", path, "--memory", "1.5GiB", "--workers", "2", timeout_s=150.0)
+    code, printed, err = cosim("sweep", path, "--memory", "1.5GiB", "--workers", "2")
     assert code == 1
     assert "3 runs: 0 there before, 1 done now, 2 failed" in printed
     first, raised, ate = err.splitlines()
@@ -150,7 +150,7 @@ def test_disk_full_leaves_what_is_done(swept: tuple[Path, Swept], tmp_path: Path
     shutil.copytree(swept[0] / "study", tmp_path / "study", ignore=shutil.ignore_patterns("[123]-*"))
     path = study_file(tmp_path, seeds=1)
     command = ["sweep", path, "--workers", "1"]
-    code, _, err = cosim(*command, timeout_s=90.0, preexec_fn=_limit_file_size)
+    code, _, err = cosim(*command, preexec_fn=_limit_file_size)
     assert (code, err.splitlines()[0]) == (1, "cosim: 1 of 2 runs failed")
     assert "cannot write results: File too large" in err
     index = index_of(tmp_path / "study")
@@ -172,7 +172,7 @@ def test_interrupted_sweep_ends_in_good_order(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        printed, err = process.communicate(timeout=60.0)
+        printed, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, printed, err) == (130, "", "cosim: interrupted\n")
     index = index_of(tmp_path / "study")
     counts = index["status"].value_counts()

@@ -15,7 +15,7 @@ import h5py
 import pytest
 from dask_farm import Farm, farm
 from resumed_runs import assert_same_file, stopped_after
-from short_runs import cosim, start_cosim
+from short_runs import HUNG_S, cosim, start_cosim
 from small_studies import SETTINGS, index_of, study_file
 
 from cosim import open_results, result_hash, run
@@ -206,12 +206,12 @@ def test_interrupted_sweep_goes_on_from_checkpoints(tmp_path: Path) -> None:
     with start_cosim("sweep", path, "--workers", "2", start_new_session=True) as process:
         wait_for_a_checkpoint(results / UNFINISHED)
         process.send_signal(signal.SIGINT)
-        printed, err = process.communicate(timeout=60.0)
+        printed, err = process.communicate(timeout=HUNG_S)
     assert (process.returncode, printed, err) == (130, "", "cosim: interrupted\n")
     assert "missing" in set(index_of(results)["status"])
     left = with_checkpoints(results / UNFINISHED)
     assert left
-    code, printed, err = cosim("sweep", path, "--workers", "2", timeout_s=150.0)
+    code, printed, err = cosim("sweep", path, "--workers", "2")
     assert (code, err) == (0, "")
     index = index_of(results)
     assert list(index["hash"]) == expected

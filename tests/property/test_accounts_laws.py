@@ -37,7 +37,7 @@ def random_call(rng, k, t_s):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     seed=st.integers(0, 100_000),
     baseline=st.sampled_from(METHODS),

@@ -17,7 +17,7 @@ PERIODS = ("15min", "30min", "1h", "2h", "6h", "12h", "1d", "2d")
 MINUTES = (15, 30, 60, 120, 360, 720, 1440, 2880)
 WAYS = ("mean", "sum", "max", "min", "first", "last", "energy")
 POWER = st.floats(-1e6, 1e6) | st.just(float("nan"))
-CALM = settings(deadline=None, max_examples=60)
+CALM = settings(max_examples=60)
 OFFSETS_S = st.sampled_from((0, 3600, 7200, -18_000, 19_800))
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_coordination import random_system
 
@@ -23,8 +23,8 @@ EUR = 1e-5
 POLYGON = 1.0 / math.cos(math.pi / 64) - 1.0
 SCHEMES = {name: load_scheme(name) for name in shipped()}
 COMMON, DECENTRAL = SCHEMES["smartnet_common_central"], SCHEMES["smartnet_common_decentral"]
-FEW = settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-SOME = settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=6)
+SOME = settings(max_examples=20)
 seeds = st.integers(0, 10_000)
 shares = st.sampled_from([0.7, 0.9, 1.1])
 systems = st.builds(
@@ -224,7 +224,7 @@ def test_a_bid_more_never_raises_the_common_cost_a_tighter_limit_never_lowers_it
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-@settings(max_examples=2, deadline=None, derandomize=True)
+@settings(max_examples=2)
 @given(case=systems, order=st.randoms(use_true_random=False))
 def test_the_order_of_bids_changes_nothing(name, case, order):
     case = priced(case)
@@ -238,7 +238,7 @@ def test_the_order_of_bids_changes_nothing(name, case, order):
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=3)
 @given(seed=seeds, ac=st.booleans())
 def test_without_need_and_violation_nothing_is_bought(name, seed, ac):
     case = random_system(seed, share=1.5, ac=ac, need_kw=0.0)
@@ -296,7 +296,7 @@ def test_validation_takes_no_less_than_caps_in_nearly_every_system():
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5)
 @given(seed=seeds, share=st.sampled_from([0.9, 1.5, 3.0]), ac=st.booleans(), half_band=st.sampled_from([0.0, 0.05]))
 def test_the_order_of_prices_is_the_least_cost(name, seed, share, ac, half_band):
     """Where no limit is near a stage does without a linear program: the same awards, at the same worth of export."""

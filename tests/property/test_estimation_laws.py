@@ -111,7 +111,6 @@ def deviation(case, x, other):
     return np.max(np.abs(x - other) / np.sqrt(np.diagonal(case.history.covariance)))
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 8))
 def test_wls_without_measurements_returns_the_prior(seed, n_channel):
     case = draw_problem(seed, n_channel)
@@ -121,7 +120,6 @@ def test_wls_without_measurements_returns_the_prior(seed, n_channel):
     np.testing.assert_allclose(found.covariance, case.history.covariance, rtol=1e-9, atol=1e-9)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 8), st.floats(1e-3, 10.0))
 def test_a_further_measurement_never_raises_a_variance(seed, n_channel, sigma):
     case = draw_problem(seed, n_channel, curvature=0.0)
@@ -132,7 +130,6 @@ def test_a_further_measurement_never_raises_a_variance(seed, n_channel, sigma):
     assert (after <= before * (1.0 + 1e-9)).all()
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 8), st.randoms(use_true_random=False))
 def test_the_order_of_channels_changes_nothing(seed, n_channel, shuffler):
     case = draw_problem(seed, n_channel)
@@ -144,7 +141,6 @@ def test_the_order_of_channels_changes_nothing(seed, n_channel, shuffler):
     np.testing.assert_allclose(one.covariance, other.covariance, rtol=1e-5, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 8), st.permutations(range(3)))
 def test_the_order_of_sites_changes_nothing(seed, n_channel, order):
     case = draw_problem(seed, n_channel)
@@ -161,7 +157,6 @@ def test_the_order_of_sites_changes_nothing(seed, n_channel, order):
     assert {frozenset(island) for island in seen.islands} == {frozenset(island) for island in again.islands}
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 8), st.randoms(use_true_random=False))
 def test_the_order_of_channels_rejects_the_same(seed, n_channel, shuffler):
     case = draw_problem(seed, n_channel)
@@ -174,7 +169,6 @@ def test_the_order_of_channels_rejects_the_same(seed, n_channel, shuffler):
     assert one.chi_square == pytest.approx(other.chi_square, rel=1e-6, nan_ok=True)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 8))
 def test_in_a_linear_feeder_rejecting_lowers_chi_square_by_the_squared_normalised_residual(seed, n_channel):
     case = draw_problem(seed, n_channel, curvature=0.0)
@@ -185,7 +179,6 @@ def test_in_a_linear_feeder_rejecting_lowers_chi_square_by_the_squared_normalise
     assert fallen == pytest.approx(sum(r.normalised**2 for r in found.rejected), rel=1e-5, abs=1e-5)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 8), st.floats(0.1, 10.0))
 def test_scaling_all_uncertainties_alike_leaves_the_estimate(seed, n_channel, factor):
     case = draw_problem(seed, n_channel, curvature=0.0)
@@ -199,7 +192,6 @@ def test_scaling_all_uncertainties_alike_leaves_the_estimate(seed, n_channel, fa
     assert other.chi_square == pytest.approx(one.chi_square / factor**2, rel=1e-6, abs=1e-9)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(0, 8))
 def test_wls_solves_a_linear_feeder_in_closed_form(seed, n_channel):
     case = draw_problem(seed, n_channel, curvature=0.0)
@@ -216,7 +208,7 @@ def test_wls_solves_a_linear_feeder_in_closed_form(seed, n_channel):
     assert found.converged
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.integers(1, 8), st.booleans())
 def test_the_search_never_leaves_its_bounds_and_never_loses_the_mean(seed, n_channel, with_prior):
     case = draw_problem(seed, n_channel)
@@ -228,7 +220,7 @@ def test_the_search_never_leaves_its_bounds_and_never_loses_the_mean(seed, n_cha
     assert found.objective <= cost.of(cost.with_genes(mean[np.newaxis]))[0] * (1.0 + 1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seeds, st.integers(1, 8), st.integers(0, 1000))
 def test_same_seed_and_step_give_the_same_bytes(seed, n_channel, step):
     case = draw_problem(seed, n_channel)
@@ -237,7 +229,6 @@ def test_same_seed_and_step_give_the_same_bytes(seed, n_channel, step):
     assert (one.objective, one.generations) == (other.objective, other.generations)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(2, 30), st.integers(1, 5), st.integers(1, 40))
 def test_history_holds_its_samples_and_can_be_inverted(seed, days, per_day, n_site):
     rng = rng_for(seed, "samples")
@@ -249,7 +240,6 @@ def test_history_holds_its_samples_and_can_be_inverted(seed, days, per_day, n_si
     assert np.linalg.eigvalsh(window.covariance).min() > 0.0
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 30))
 def test_groups_of_a_history_are_those_of_single_linkage(seed, n_site):
     """Long chains too: what is next to each other is correlated, in any order."""
@@ -264,7 +254,6 @@ def test_groups_of_a_history_are_those_of_single_linkage(seed, n_site):
     np.testing.assert_array_equal(_groups(correlation, 28), expected)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(2, 30), st.integers(1, 5), st.permutations(range(4)))
 def test_history_does_not_depend_on_the_order_of_sites(seed, days, per_day, order):
     rng = rng_for(seed, "samples")
@@ -274,7 +263,6 @@ def test_history_does_not_depend_on_the_order_of_sites(seed, days, per_day, orde
     np.testing.assert_allclose(other.covariance, one.covariance[np.ix_(both, both)], rtol=1e-9, atol=1e-6)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 30))
 def test_error_measures_are_ordered(seed, n_time):
     rng = rng_for(seed, "errors")

@@ -21,7 +21,7 @@ PLANES = 12
 seeds = st.sampled_from([seed for seed in range(1000) if len(random_grid(seed).p_kw) <= 3])
 reactives = st.sampled_from(["with_active", "independent"])
 bases = st.sampled_from(["baseline", "residual"])
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 
 
 def small_case(seed, share):

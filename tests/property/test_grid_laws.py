@@ -9,7 +9,7 @@ from random_feeders import NARROW, WIDE, engine_of, feeders
 from cosim.grid.batch import BatchPowerFlow
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(feeders(limits=(WIDE, NARROW)))
 def test_batch_flow_equals_the_engine(feeder):
     script, yaml, (p_kw, q_kvar) = feeder
@@ -25,7 +25,7 @@ def test_batch_flow_equals_the_engine(feeder):
     np.testing.assert_allclose(batch.conductor_i_a, [s.conductor_i_a for s in states], rtol=1e-5, atol=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(feeders())
 def test_energy_is_conserved(feeder):
     """What enters at the head and at generators is what leaves at loads and as losses."""
@@ -41,7 +41,7 @@ def test_energy_is_conserved(feeder):
     engine.close()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(feeders(), st.permutations(range(4)))
 def test_a_state_does_not_depend_on_those_before(feeder, order):
     script, yaml, (p_kw, q_kvar) = feeder

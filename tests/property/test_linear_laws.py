@@ -38,7 +38,7 @@ def assert_slopes(linear, differences, rtol=1e-4):
             np.testing.assert_allclose(by_head[k], d_head, rtol=0, atol=rtol * max(1.0, abs(d_head)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(feeders())
 def test_sensitivities_equal_those_of_the_engine(feeder):
     script, yaml, (p_kw, q_kvar) = feeder
@@ -52,7 +52,7 @@ def test_sensitivities_equal_those_of_the_engine(feeder):
     engine.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(feeders())
 def test_the_order_of_columns_is_that_of_pods_and_phase_branches_add_up(feeder):
     script, yaml, (p_kw, q_kvar) = feeder

@@ -25,7 +25,7 @@ shares = st.floats(0.8, 1.15)
 SOLVER = Highs()
 EUR = 1e-7
 every_shape = pytest.mark.parametrize("shape", SHAPES)
-few = settings(max_examples=10, deadline=None)
+few = settings(max_examples=10)
 
 
 def case_of(shape, seed, share, half_band=0.05, drop_pu=None, **more):

@@ -22,8 +22,8 @@ meshed = st.booleans()
 shares = st.floats(0.6, 1.2)
 SOLVER = Highs()
 EUR = 1e-7
-few = settings(max_examples=40, deadline=None)
-fewer = settings(max_examples=12, deadline=None)
+few = settings(max_examples=40)
+fewer = settings(max_examples=12)
 
 
 def cost(case):

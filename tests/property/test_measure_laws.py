@@ -16,7 +16,7 @@ from cosim.market.grid_side import choose_measures, forecast_excess_pu
 from cosim.rng import rng_for
 
 SEEDS = st.integers(0, 2**32 - 1)
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=40)
 
 
 # --- switching: a network of one phase, in which every path can be gone through ---

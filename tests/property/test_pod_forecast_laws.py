@@ -10,7 +10,7 @@ from cosim.scenario.market import ForecastConfig
 
 seeds = st.integers(0, 2**31)
 coverages = st.sampled_from([0.5, 0.8, 0.9, 0.95])
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def days(seed, n_day, n_pod):

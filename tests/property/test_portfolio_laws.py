@@ -6,7 +6,7 @@ from itertools import product as combinations
 import numpy as np
 import pytest
 from device_strategies import MTU_S, course, devices, directions, forecasts, shares, situations, storing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.domain.market import Award, Product, Resource
@@ -67,7 +67,6 @@ def award_of(bid, accepted):
     return Award(bid.id, "lfm", "dso", bid.t_s, quantity_kw, zeros, zeros)
 
 
-@settings(deadline=None)
 @given(fleet=portfolios(), product=products(), delivery=deliveries, data=st.data())
 def test_whatever_part_of_an_offer_is_awarded_is_delivered(fleet, product, delivery, data):
     members = {name: member for name, (member, *_) in fleet.items()}
@@ -84,7 +83,6 @@ def test_whatever_part_of_an_offer_is_awarded_is_delivered(fleet, product, deliv
         np.testing.assert_allclose(departed_kw, change_kw, rtol=0.0, atol=DELIVERED_KW)
 
 
-@settings(deadline=None)
 @given(fleet=portfolios(), product=products(), delivery=deliveries, margin_kw=st.floats(0.0, 5.0))
 def test_bids_keep_the_sizes_of_the_product_and_the_capability_of_members(fleet, product, delivery, margin_kw):
     members = [member for member, *_ in fleet.values()]
@@ -109,7 +107,6 @@ def test_bids_keep_the_sizes_of_the_product_and_the_capability_of_members(fleet,
             assert len({kw for kw in bid.quantity_kw if kw > 0.0}) == 1
 
 
-@settings(deadline=None)
 @given(situation=situations(storing, most=3), direction=directions, wish=st.lists(st.floats(0.0, 1.5), min_size=3))
 def test_a_division_uses_all_that_a_store_has_and_no_more(situation, direction, wish):
     """One member: what is missing could not be delivered at any MTU, given what is delivered."""
@@ -131,7 +128,6 @@ def test_a_division_uses_all_that_a_store_has_and_no_more(situation, direction, 
             assert too_much or more_kw[k] > band.rated_kw(direction)[k]
 
 
-@settings(deadline=None)
 @given(fleet=portfolios(most_mtus=1), direction=directions, accepted=shares)
 def test_one_mtu_is_divided_at_the_least_cost(fleet, direction, accepted):
     """No split of the same award over corners of the members' limits is cheaper than the merit order."""
@@ -150,7 +146,6 @@ def test_one_mtu_is_divided_at_the_least_cost(fleet, direction, accepted):
                 assert cost <= prices @ kw + 1e-9
 
 
-@settings(deadline=None)
 @given(fleet=portfolios(), product=products(), delivery=deliveries)
 def test_the_order_of_members_changes_no_quantity_or_price(fleet, product, delivery):
     """But for equal prices of those that deliver in any split."""

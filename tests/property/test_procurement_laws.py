@@ -28,8 +28,8 @@ meshed = st.booleans()
 shares = st.floats(0.6, 1.2)
 SOLVER = Highs()
 EUR = 1e-7
-few = settings(max_examples=40, deadline=None)
-fewer = settings(max_examples=10, deadline=None)
+few = settings(max_examples=40)
+fewer = settings(max_examples=10)
 
 CLOCK = Clock(datetime(2026, 1, 5, tzinfo=UTC), 900, 96, 900)
 WINDOW = Window(date(2026, 1, 5), date(2026, 1, 5))

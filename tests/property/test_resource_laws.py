@@ -18,7 +18,7 @@ from device_strategies import (
     situations,
     vehicles,
 )
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cosim.domain.market import Direction
@@ -34,7 +34,6 @@ from cosim.flexibility.resources import (
 )
 
 
-@settings(deadline=None)
 @given(situation=situations(), step_s=STEPS_S, direction=directions, share=shares)
 def test_any_change_within_the_band_is_delivered_for_the_mtu(situation, step_s, direction, share):
     device, state, forecast = situation
@@ -44,7 +43,6 @@ def test_any_change_within_the_band_is_delivered_for_the_mtu(situation, step_s, 
     assert departed_kw[0] == pytest.approx(change_kw, abs=EXACT)
 
 
-@settings(deadline=None)
 @given(situation=situations(), step_s=STEPS_S, direction=directions, data=st.data())
 def test_any_course_up_to_what_is_sustained_is_delivered(situation, step_s, direction, data):
     device, state, forecast = situation
@@ -55,7 +53,6 @@ def test_any_course_up_to_what_is_sustained_is_delivered(situation, step_s, dire
     np.testing.assert_allclose(departed_kw, changes_kw, rtol=0.0, atol=EXACT)
 
 
-@settings(deadline=None)
 @given(situation=situations(), step_s=STEPS_S, direction=directions)
 def test_the_band_is_no_smaller_than_it_must_be(situation, step_s, direction):
     """One hundredth more than the band is not delivered."""
@@ -68,7 +65,6 @@ def test_the_band_is_no_smaller_than_it_must_be(situation, step_s, direction):
         assert abs(departed_kw[0] - beyond_kw) > 1e-6
 
 
-@settings(deadline=None)
 @given(situation=situations(), step_s=STEPS_S)
 def test_the_baseline_is_what_happens_without_activation(situation, step_s):
     device, state, forecast = situation
@@ -83,7 +79,6 @@ def test_the_baseline_is_what_happens_without_activation(situation, step_s):
     assert at_its_baseline == device.after(state, device.free_kw(state, forecast[0], MTU_S), forecast[0], MTU_S)
 
 
-@settings(deadline=None)
 @given(situation=situations(batteries()), orders=st.lists(st.none() | powers, max_size=20), step_s=STEPS_S)
 def test_battery_books_what_it_moves(situation, orders, step_s):
     battery, state, forecast = situation
@@ -99,7 +94,6 @@ def test_battery_books_what_it_moves(situation, orders, step_s):
         assert min(lowest_kwh, before_kwh) - unit.idling_kw * hours - EXACT <= state.e_kwh <= unit.e_max_kwh
 
 
-@settings(deadline=None)
 @given(vehicle=vehicles(), orders=st.lists(st.none() | st.floats(-5.0, 30.0), min_size=60, max_size=60))
 def test_a_vehicle_leaves_with_what_it_needs_if_the_charger_can_do_it(vehicle, orders):
     """Whatever the orders; energy booked is energy moved; nothing is drawn while it is away."""
@@ -118,7 +112,6 @@ def test_a_vehicle_leaves_with_what_it_needs_if_the_charger_can_do_it(vehicle, o
             assert moved_kwh[i] == pytest.approx(min(session.need_kwh, most_kwh), abs=EXACT)
 
 
-@settings(deadline=None)
 @given(
     situation=situations(heat_pumps()), orders=st.lists(st.none() | st.floats(-2.0, 12.0), max_size=30), step_s=STEPS_S
 )
@@ -141,7 +134,6 @@ def test_heat_is_conserved_and_comfort_kept(situation, orders, step_s):
             assert abs(state.temperature_c - pump.set_c) <= pump.comfort_k + EXACT
 
 
-@settings(deadline=None)
 @given(load=loads(), profile=st.lists(st.floats(0.0, 50.0), min_size=3, max_size=3), data=st.data(), step_s=STEPS_S)
 def test_a_load_pays_back_the_share_that_it_owes_and_nothing_else(load, profile, data, step_s):
     state, shed_kwh, paid_kwh = load.start(), 0.0, 0.0
@@ -158,7 +150,6 @@ def test_a_load_pays_back_the_share_that_it_owes_and_nothing_else(load, profile,
     assert paid_kwh == pytest.approx(sum(load.rebound) * shed_kwh, abs=EXACT)
 
 
-@settings(deadline=None)
 @given(situation=situations(), orders=st.lists(powers, max_size=4))
 def test_memory_survives_json(situation, orders):
     device, state, forecast = situation
@@ -167,7 +158,6 @@ def test_memory_survives_json(situation, orders):
     assert memory_from_json(device, json.loads(json.dumps(memory_to_json(state)))) == state
 
 
-@settings(deadline=None)
 @given(situation=situations(st.one_of(vehicles(), heat_pumps())), data=st.data())
 def test_a_course_within_the_energy_band_of_the_market_is_delivered(situation, data):
     """Up and down mixed, as the clearing may order, within the rated powers and the cumulative bounds."""

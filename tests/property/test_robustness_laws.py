@@ -14,7 +14,7 @@ from cosim.market.uncertainty import Uncertainty, box
 SOLVER = Highs()
 PLANES = 48
 seeds = st.integers(0, 10_000)
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=30)
 
 
 def itself(case):

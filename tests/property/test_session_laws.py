@@ -23,7 +23,7 @@ POLYGON, FAN = np.cos(np.pi / 64.0), np.cos(np.radians(1.0))
 """Of an upper limit, where the planes of currents and of voltages may be at the closest."""
 
 seeds = st.integers(0, 1000)
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=15)
 sets = st.sampled_from(["none", "box", "budget", "ellipsoid", "factors"])
 reactives = st.sampled_from(["with_active", "independent"])
 bases = st.sampled_from(["baseline", "residual"])

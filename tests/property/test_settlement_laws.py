@@ -26,7 +26,7 @@ from cosim.market.settlement import SettlementCase, SettlementRules, settle
 
 seeds = st.integers(0, 100_000)
 corrections = st.sampled_from(["none", "ordered", "delivered"])
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 SOLVER = Highs()
 QUARTER = 900
 BRPS, SELLERS, BUYERS, METERS = ("X", "Y"), ("A", "B"), ("DSO", "TSO", "X"), ("M0", "M1", "M2", "M3")

@@ -36,7 +36,7 @@ def book(draw):
     return [replace(unit, id=f"g{k}") for k, unit in enumerate(draw)]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     feeders=st.integers(1, 500),
     import_kw=kilowatts(-5e4, 5e4),
@@ -66,7 +66,7 @@ def test_one_of_many_feeders_sees_its_part_of_everything(feeders, import_kw, mea
         assert prices[0] == pytest.approx(prices[1], rel=1e-6)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(generators(), min_size=1, max_size=6).map(book), st.floats(0.0, 1.0))
 def test_a_schedule_of_least_cost_meets_the_load_and_leaves_nothing_to_gain(units, where):
     low, high = sum(unit.p_min_kw for unit in units), sum(unit.p_max_kw for unit in units)
@@ -86,7 +86,7 @@ def test_a_schedule_of_least_cost_meets_the_load_and_leaves_nothing_to_gain(unit
     assert all(up + down > 0.0 for up in steps["up"] for down in steps["down"])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(generators(), min_size=1, max_size=4).map(book), st.floats(0.0, 1.0))
 def test_prices_of_the_steps_of_a_generator_increase(units, where):
     for unit in units:
@@ -98,7 +98,7 @@ def test_prices_of_the_steps_of_a_generator_increase(units, where):
 
 
 @given(st.integers(0, 2**31), st.integers(0, 3000), st.integers(0, 40_000))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_a_drawn_need_does_not_depend_on_how_far_ahead_was_asked(seed, mtu, ahead):
     alone = DrawnNeed(seed, 1.0, 0.8).need_kw(mtu)
     DrawnNeed(seed, 1.0, 0.8).need_kw(mtu + ahead)

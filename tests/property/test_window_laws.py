@@ -12,7 +12,7 @@ WEIGHTS = st.lists(st.floats(0.1, 100.0), min_size=1, max_size=5)
 VALUES = st.floats(-1e6, 1e6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n_year=st.integers(200, 366), n_windows=st.integers(1, 6), half_days=st.integers(1, 20), seed=st.integers(0, 1000)
 )

@@ -301,7 +301,8 @@ class Accounts:
         nothing, mtu_s = frozen(np.zeros(len(self.pods))), self.clock.mtu_s
         now_kw = whole_kw[[self.pods.index(pod) for pod in self.flexible]]
         longest = self.days * SECONDS_PER_DAY // mtu_s
-        metered_kw = np.vstack([kept.metered_kw, now_kw])[-longest:]
+        metered_kw = np.vstack([kept.metered_kw[max(len(kept.metered_kw) + 1 - longest, 0) :], now_kw])
+        metered_kw.flags.writeable = False  # not `frozen`: weeks of values are copied once a MTU, not twice
         called = dict(kept.called)
         local = self.clock.instant(t_s + self.utc_offset_s).date()
         today, oldest = local.isoformat(), (local - timedelta(days=self.days)).isoformat()
@@ -313,7 +314,7 @@ class Accounts:
             sum_kw=nothing,
             free_sum_kw=nothing,
             head_sum_kw=0.0,
-            metered_kw=frozen(metered_kw),
+            metered_kw=metered_kw,
             called=called,
             ordered=tuple(each for each in kept.ordered if _end_s(each.call, mtu_s) > t_s + mtu_s),
         )

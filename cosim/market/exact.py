@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 MONEY_EUR: Final = Decimal("0.0001")
@@ -18,6 +18,7 @@ _EXACTLY: Final = Context(prec=1200, traps=[Inexact])
 _HOUR_S: Final = 3600
 
 
+@lru_cache(maxsize=1024)
 def exact(value: float) -> Fraction:
     """The number that ``value`` prints as: 0.1 is one tenth. Raises ValueError unless it is finite."""
     return Fraction(_decimal(value))

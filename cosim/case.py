@@ -226,7 +226,7 @@ class Case:
 
     def _system_at(self, t_s: int) -> TransmissionState:
         assert self.transmission is not None  # as with every scheme
-        return self.transmission.at(t_s, float(self.expected(t_s, 1, None).p_kw.sum()))
+        return self.transmission.at(t_s, self.pod_forecast.total_kw(t_s // self.clock.mtu_s))
 
     @cached_property
     def pod_forecast(self) -> PodForecast:

@@ -15,6 +15,7 @@ from cosim.domain.market import Award, Bid, from_json
 from cosim.domain.settlement import to_json
 from cosim.flexibility.fleet import Fleet, Reserved, Session, UnitMemory, fleet_from_json, fleet_to_json
 from cosim.flexibility.pod_forecast import PowerForecast
+from cosim.flexibility.resources import Conditions
 from cosim.flexibility.session_json import session_from_json, session_to_json
 from cosim.flexibility.splits import Split, call_of, splits
 from cosim.market.hybrid import Called, Commitment, HybridBook, merged
@@ -128,16 +129,18 @@ class Aggregator(Adapter):
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         p_kw, q_kvar = inputs["profile", "p_kw"], inputs["profile", "q_kvar"]
         found = self._take([award for (entity, _), mail in inputs.items() if entity == "award" for award in mail])
-        rows = self._begin(t_s, p_kw, q_kvar) if self.case.clock.begins_mtu(t_s) else []
         fleet, n_pod = self._fleet, len(p_kw)
+        now = fleet.conditions(t_s, p_kw, q_kvar)
+        rows = self._begin(t_s, now) if self.case.clock.begins_mtu(t_s) else []
         planned = fleet.planned(self.memory.units, t_s, n_pod)
         ordered_kw = [unit.plan_kw.get(t_s // self.case.clock.mtu_s, 0.0) for unit in self.memory.units]
-        units, drawn_kw, free_kw = fleet.stepped(self.memory.units, t_s, p_kw, q_kvar)
+        units, drawn_kw, free_kw = fleet.stepped(self.memory.units, now)
         self.memory = replace(self.memory, units=units)
         suspended = inputs.get(("suspension", "pods"), ())
         withheld = [each["pod"] for each in suspended if each["until_s"] > t_s]
-        sessions = self._offer(t_s, (p_kw, q_kvar), withheld)
-        added, free = (fleet.added(kw, t_s, p_kw, q_kvar) for kw in (drawn_kw, free_kw))
+        forecast = self._of_next(t_s, (p_kw, q_kvar))
+        sessions = self._offer(t_s, forecast, withheld)
+        added, free = (fleet.added(kw, now, n_pod) for kw in (drawn_kw, free_kw))
         return {
             ("pod", "p_kw"): frozen(added[0]),
             ("pod", "q_kvar"): frozen(added[1]),
@@ -151,7 +154,7 @@ class Aggregator(Adapter):
             ("resource", ORDERS.name): rows,
             ("resource", SPLITS.name): [row for split in found for row in self._split_rows(split)],
             ("resource", BIDS.name): _bid_rows(sessions) if self.case.scenario.recorder.bids else [],
-            ("pod", "scheduled_p_kw"): self._scheduled_kw(t_s, (p_kw, q_kvar)),
+            ("pod", "scheduled_p_kw"): self._scheduled_kw(forecast),
             ("delivery", "calls"): [to_json(call_of(split, self._pod_of)) for split in found],
             ("delivery", "readiness"): [asdict(each) for each in self.memory.commitments],
             ("declaration", "sessions"): fleet.declared(self.memory.units, sessions, n_pod),
@@ -212,19 +215,26 @@ class Aggregator(Adapter):
             for t_s, resource, kw in split.rows()
         ]
 
-    def _scheduled_kw(self, t_s: int, now: tuple[Floats, Floats]) -> Floats:
+    def _scheduled_kw(self, forecast: PowerForecast | None) -> Floats:
         """What PODs draw in the next MTU (n_pod,) without what is sold, as forecast and declared at its gate."""
-        clock, n_pod = self.case.clock, len(self.case.pods)
-        next_s = t_s + clock.step_s
-        if self.case.scenario.settlement is None or not clock.begins_mtu(next_s) or next_s >= clock.until_s:
+        n_pod = len(self.case.pods)
+        if self.case.scenario.settlement is None or forecast is None:
             return frozen(np.full(n_pod, np.nan))
         over_kw = np.zeros(n_pod)
         for unit, each in zip(self.case.portfolio, self.memory.units, strict=True):
             over_kw[unit.pod] += each.declared_kw
-        return frozen(self._expected(t_s, next_s, 1, now).p_kw[0] + over_kw)
+        return frozen(forecast.p_kw[0] + over_kw)
 
-    def _begin(self, t_s: int, p_kw: Floats, q_kvar: Floats) -> list[dict[str, Any]]:
-        units = self._fleet.begun(self.memory.units, t_s, p_kw, q_kvar)
+    def _of_next(self, t_s: int, now: tuple[Floats, Floats]) -> PowerForecast | None:
+        """What is expected of the MTU that begins after the step; None if none does."""
+        clock = self.case.clock
+        next_s = t_s + clock.step_s
+        if not clock.begins_mtu(next_s) or next_s >= clock.until_s:
+            return None
+        return self.case.expected(next_s, 1, now)
+
+    def _begin(self, t_s: int, now: Sequence[Conditions]) -> list[dict[str, Any]]:
+        units = self._fleet.begun(self.memory.units, now)
         self.memory = replace(self.memory, units=units)
         mtu = t_s // self.case.clock.mtu_s
         return [
@@ -240,46 +250,41 @@ class Aggregator(Adapter):
             if each.plan_kw.get(mtu, 0.0) != 0.0
         ]
 
-    def _offer(self, t_s: int, now: tuple[Floats, Floats], withheld: Sequence[str]) -> tuple[Session, ...]:
+    def _offer(self, t_s: int, of_next: PowerForecast | None, withheld: Sequence[str]) -> tuple[Session, ...]:
         """Sessions whose gate closes with this step, with nothing of PODs ``withheld``. The baselines of the next MTU
-        are declared, sold or not."""
+        are declared, sold or not, by what is expected ``of_next``."""
         case, units = self.case, self.memory.units
         sessions: list[Session] = []
         commitments: tuple[Commitment, ...] = ()
+        next_s = t_s + case.clock.step_s
         for begin_s, n_mtu in case.gates(t_s):
-            session, own = self._book(t_s, (begin_s, n_mtu), now, tuple(sessions), withheld)
+            known = of_next if (begin_s, n_mtu) == (next_s, 1) else None
+            forecast = case.expected(begin_s, n_mtu, None) if known is None else known
+            session, own = self._book(t_s, begin_s, forecast, tuple(sessions), withheld)
             sessions.append(session)
             commitments += own
-        next_s = t_s + case.clock.step_s
-        if case.clock.begins_mtu(next_s) and next_s < case.clock.until_s:
-            of_next = [session for session in sessions if session.t_s == next_s]
-            units = self._fleet.declaring(units, of_next[-1] if of_next else self._session(t_s, next_s, 1, now))
+        if of_next is not None:
+            begins = [session for session in sessions if session.t_s == next_s]
+            free = begins[-1] if begins else self._fleet.offered(units, next_s, of_next, t_s)
+            units = self._fleet.declaring(units, free)
         self.memory = AggregatorMemory(units, tuple(sessions), commitments, self.memory.called)
         return tuple(sessions)
 
     def _book(
         self,
         t_s: int,
-        mtus: tuple[int, int],
-        now: tuple[Floats, Floats],
+        begin_s: int,
+        forecast: PowerForecast,
         beside: Sequence[Session],
         withheld: Sequence[str],
     ) -> tuple[Session, tuple[Commitment, ...]]:
-        """What is offered in a session of ``mtus`` (beginning [s], number), freely and by contract."""
-        begin_s, n_mtu = mtus
-        forecast, units = self._expected(t_s, begin_s, n_mtu, now), self.memory.units
+        """What is offered in a session of the MTUs of ``forecast`` from ``begin_s`` on, freely and by contract."""
+        units = self.memory.units
 
         def offered(reserved: Reserved) -> Session:
             return self._fleet.offered(units, begin_s, forecast, t_s, beside, reserved, withheld)
 
         return self._books.session(offered, self.memory.called)
-
-    def _session(self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats]) -> Session:
-        return self._fleet.offered(self.memory.units, begin_s, self._expected(t_s, begin_s, n_mtu, now), t_s)
-
-    def _expected(self, t_s: int, begin_s: int, n_mtu: int, now: tuple[Floats, Floats]) -> PowerForecast:
-        follows = begin_s == t_s + self.case.clock.step_s
-        return self.case.expected(begin_s, n_mtu, now if follows else None)
 
 
 def _bid_rows(sessions: Sequence[Session]) -> list[dict[str, Any]]:

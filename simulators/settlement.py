@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -218,19 +218,19 @@ class Settlement(Adapter):
             ("party", LINES.name): [_line_row(line) for line in settled.lines],
             ("party", DELIVERIES.name): [_delivery_row(each) for each in settled.found.deliveries],
             ("interface", BASELINES.name): [
-                asdict(each) | {"t_s": settled.t_s, "paid": float(each.paid)} for each in settled.believed
+                vars(each) | {"t_s": settled.t_s, "paid": float(each.paid)} for each in settled.believed
             ],
             ("interface", ESTIMATES.name): [{"t_s": settled.t_s, "told": told} for told in settled.told],
         }
 
-    def _by_party(self, values: Iterable[tuple[str, Decimal | Fraction]]) -> Floats:
+    def _by_party(self, values: Iterable[tuple[str, Decimal]] | Iterable[tuple[str, Fraction]]) -> Floats:
         """Exact sums (n_party,); raises SimulatorError for a party that nobody named."""
-        total = dict.fromkeys(self._parties, Fraction(0))
+        total: dict[str, Any] = dict.fromkeys(self._parties, 0)
         for party, value in values:
             if party not in total:
                 known = ", ".join(self._parties)
                 raise SimulatorError(f"settlement: {party} pays or is paid, but is no party of the scenario: {known}")
-            total[party] += Fraction(value)
+            total[party] += value
         return frozen([float(value) for value in total.values()])
 
 

@@ -75,10 +75,13 @@ class Series(_Closed):
         if (self.t_s, len(self.p_kw), len(self.estimated)) == (period.t_s, period.n_mtu, period.n_mtu):
             return self
         first = (period.t_s - self.t_s) // self.mtu_s
-        span = range(first, first + period.n_mtu)
-        known = range(len(self.p_kw))
-        p_kw = tuple(self.p_kw[k] if k in known else None for k in span)
-        flags = tuple(k in known and bool(self.estimated) and self.estimated[k] for k in span)
+        span, known = range(first, first + period.n_mtu), range(len(self.p_kw))
+        if span.start in known and span.stop <= known.stop:
+            p_kw = self.p_kw[span.start : span.stop]
+            flags = self.estimated[span.start : span.stop] or (False,) * len(span)
+        else:
+            p_kw = tuple(self.p_kw[k] if k in known else None for k in span)
+            flags = tuple(k in known and bool(self.estimated) and self.estimated[k] for k in span)
         return Series(self.owner, self.kind, period.t_s, self.mtu_s, p_kw, flags)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _covariance(deviation: Floats, per_day: int) -> Floats:
 
 
 def _groups(correlation: Floats, days: int) -> Ints:
-    """Number of the group of each injection (2 n_site,), by single linkage."""
+    """The first member of the group of each injection (2 n_site,), by single linkage."""
     n_site = len(correlation) // 2
     linked = np.abs(correlation) >= max(TOGETHER, np.tanh(BEYOND_CHANCE / np.sqrt(max(days - 3, 1))))
     linked[np.arange(n_site), n_site + np.arange(n_site)] = True
@@ -103,7 +103,7 @@ def _groups(correlation: Floats, days: int) -> Ints:
     first = np.argmax(linked, axis=1)  # of each group in the end, the first of its members
     while np.any((further := np.where(linked, first, len(linked)).min(axis=1)) != first):
         first = further[further]
-    return np.asarray(np.unique(first, return_inverse=True)[1], dtype=np.int64)
+    return np.asarray(first, dtype=np.int64)
 
 
 def _noise_between(standard: Floats, group: Ints, square: float) -> float:
@@ -118,11 +118,18 @@ def _noise_between(standard: Floats, group: Ints, square: float) -> float:
     days, per_day, _ = standard.shape
     order = np.argsort(group, kind="stable")
     begin = np.flatnonzero(np.diff(group[order], prepend=-1))
-    rows, (one, other) = standard[:, :, order], np.triu_indices(per_day)
+    rows, (one, other) = standard[:, :, order], _pairs(per_day)
     of_group = np.add.reduceat(rows[:, one] * rows[:, other], begin, axis=2) / per_day
     between = of_group.sum(axis=2) ** 2 - np.sum(of_group**2, axis=2)
     of_days = float(np.sum(between * np.where(one == other, 1.0, 2.0))) / days
     return float(np.clip((of_days - square) / ((days - 1) * square), 0.0, 1.0))
+
+
+@lru_cache(maxsize=8)
+def _pairs(n: int) -> tuple[Ints, Ints]:
+    """All pairs of ``n`` things, in either order once, and of each with itself."""
+    one, other = np.triu_indices(n)
+    return frozen(one, np.int64), frozen(other, np.int64)
 
 
 def noisy_history(values: Floats, error_percent: float, rng: np.random.Generator) -> Floats:

@@ -8,6 +8,7 @@ combination of sites has some weak effect on some voltage, so the question is wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import scipy.sparse.csgraph
@@ -83,7 +84,7 @@ def _dark(told: Floats) -> Ints:
 
 def _determined(slope: Floats, spread: Floats) -> Floats:
     """Orthonormal basis (2 n_site, n_told) of the combinations that are determined, in units of the spread."""
-    slope = slope * np.maximum(spread, np.median(spread))
+    slope = slope * np.maximum(spread, median(spread.tolist()))
     information, direction = np.linalg.eigh(slope @ slope.T)
     told = information > 1.0
     return np.asarray(slope.T @ direction[:, told] / np.sqrt(information[told]))

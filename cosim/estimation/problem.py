@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,9 +82,8 @@ class EstimationProblem:
             if array.shape != shape
         ]
         faults += [
-            Fault("sigma must be positive", key=channel.topic, value=str(channel.sigma))
-            for channel in self.channels
-            if not channel.sigma > 0.0
+            Fault("sigma must be positive", key=self.channels[k].topic, value=str(self.channels[k].sigma))
+            for k in np.flatnonzero(~(self.sigma > 0.0))
         ]
         if not faults:
             faults = [
@@ -93,6 +92,17 @@ class EstimationProblem:
             ]
         if faults:
             raise InputError(faults)
+
+    @cached_property
+    def sigma(self) -> Floats:
+        """Standard deviations of the channels (n_channel,)."""
+        return frozen([channel.sigma for channel in self.channels])
+
+    @cached_property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """Channels that arrived and that a load flow predicts (not those at storage units), (n_channel,)."""
+        predicted = [c.place.storage is None and c.quantity in PREDICTED for c in self.channels]
+        return frozen((self.snapshot.quality == Quality.GOOD) & np.array(predicted, dtype=bool), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -105,17 +115,10 @@ class Evidence:
     sigma: Floats
 
 
-def good(problem: EstimationProblem) -> npt.NDArray[np.bool_]:
-    """Channels that arrived and that a load flow predicts (not those at storage units), (n_channel,)."""
-    predicted = [c.place.storage is None and c.quantity in PREDICTED for c in problem.channels]
-    return np.asarray((problem.snapshot.quality == Quality.GOOD) & np.array(predicted, dtype=bool))
-
-
 def evidence(problem: EstimationProblem, but: npt.NDArray[np.bool_] | None = None) -> Evidence:
     """The good channels, without those marked in ``but`` (n_channel,)."""
-    row = np.flatnonzero(good(problem) if but is None else good(problem) & ~but)
-    sigma = np.array([problem.channels[k].sigma for k in row], dtype=float)
-    return Evidence(row, problem.snapshot.value[row], sigma)
+    row = np.flatnonzero(problem.good if but is None else problem.good & ~but)
+    return Evidence(row, problem.snapshot.value[row], problem.sigma[row])
 
 
 def without(problem: EstimationProblem, rejected: Sequence[int]) -> EstimationProblem:

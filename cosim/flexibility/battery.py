@@ -11,7 +11,7 @@ from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.market import StorageLimit
 from cosim.flexibility.resources import Conditions, Store
-from cosim.flexibility.storage import feasible_kw, stored_kwh
+from cosim.flexibility.storage import limits_kw, stored_kwh
 from cosim.units import energy_kwh, power_kw
 
 
@@ -49,7 +49,7 @@ class Battery:
         """What idling takes meanwhile cannot be discharged, and makes room to charge."""
         unit = self.unit
         e_kwh = state.e_kwh - energy_kwh(unit.idling_kw, duration_s)
-        low_kw, high_kw = feasible_kw(unit, np.array([-unit.p_max_kw, unit.p_max_kw]), np.array(e_kwh), duration_s)
+        low_kw, high_kw = limits_kw(unit, np.array(e_kwh), duration_s)
         return float(low_kw), float(high_kw)
 
     def after(self, state: BatteryState, p_kw: float, now: Conditions, duration_s: float) -> BatteryState:

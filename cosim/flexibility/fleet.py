@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,8 +88,19 @@ class Session:
 
 
 @dataclass(frozen=True)
+class _Seller:
+    """An aggregator: its terms, its resources, and what it offers of them."""
+
+    name: str
+    config: AggregatorConfig
+    resources: tuple[str, ...]
+    products: tuple[Product, ...]
+
+
+@dataclass(frozen=True)
 class Fleet:
-    """All units of a scenario. ``outdoor(unit, t_s)``: outdoor temperature [degree C]."""
+    """All units of a scenario. ``outdoor(unit, t_s)``: outdoor temperature [degree C]. What acts on the units now,
+    ``now`` (n_unit,), is what `conditions` gives."""
 
     units: tuple[Unit, ...]
     sellers: Mapping[str, AggregatorConfig]
@@ -100,13 +112,18 @@ class Fleet:
     def start(self) -> tuple[UnitMemory, ...]:
         return tuple(UnitMemory(u.device.start(), u.device.start(), {}, {}) for u in self.units)
 
-    def begun(self, memory: Sequence[UnitMemory], t_s: int, p_kw: Floats, q_kvar: Floats) -> tuple[UnitMemory, ...]:
-        """An MTU begins at ``t_s``: who is out of reach, and what each unit is held to, at the PODs' profiles (n_pod,)
-        [kW, kvar]."""
-        return tuple(
-            self._begun(unit, held, self._now(unit, t_s, p_kw, q_kvar))
-            for unit, held in zip(self.units, memory, strict=True)
-        )
+    def conditions(self, t_s: int, p_kw: Floats, q_kvar: Floats) -> list[Conditions]:
+        """What acts on each unit from ``t_s`` on, at the PODs' profiles (n_pod,) [kW, kvar]."""
+        of_pods = list(zip(p_kw.tolist(), q_kvar.tolist(), strict=True))
+        found = []
+        for unit in self.units:
+            kw, kvar = of_pods[unit.pod] if unit.device.of_profile else (0.0, 0.0)
+            found.append(Conditions(t_s, kw, kvar, self.outdoor(unit, t_s)))
+        return found
+
+    def begun(self, memory: Sequence[UnitMemory], now: Sequence[Conditions]) -> tuple[UnitMemory, ...]:
+        """An MTU begins now: who is out of reach, and what each unit is held to."""
+        return tuple(self._begun(*each) for each in zip(self.units, memory, now, strict=True))
 
     def _begun(self, unit: Unit, memory: UnitMemory, now: Conditions) -> UnitMemory:
         mtu = now.t_s // self.mtu_s
@@ -116,6 +133,8 @@ class Fleet:
         held = None if unreached else self._held(unit, memory, memory.state, now, share)
         ahead = {m: kw for m, kw in memory.plan_kw.items() if m >= mtu}
         fixed = {m: kw for m, kw in memory.fixed_kw.items() if m >= mtu}
+        if (ahead, fixed, held, unreached) == (memory.plan_kw, memory.fixed_kw, memory.held, memory.unreached):
+            return memory
         return replace(memory, plan_kw=ahead, fixed_kw=fixed, held=held, unreached=unreached)
 
     def _held(self, unit: Unit, memory: UnitMemory, state: Any, now: Conditions, share: float = 1.0) -> Dispatch | None:
@@ -128,25 +147,24 @@ class Fleet:
         return dispatch(unit.device, state, baseline_kw, share * change_kw, now, self.mtu_s)
 
     def stepped(
-        self, memory: Sequence[UnitMemory], t_s: int, p_kw: Floats, q_kvar: Floats
+        self, memory: Sequence[UnitMemory], now: Sequence[Conditions]
     ) -> tuple[tuple[UnitMemory, ...], Floats, Floats]:
-        """One step from ``t_s`` on. Returns what each unit draws, and would draw without activation (n_unit,) [kW]."""
+        """One step from now on. Returns what each unit draws, and would draw without activation (n_unit,) [kW]."""
         after, drawn_kw, free_kw = [], [], []
-        for unit, each in zip(self.units, memory, strict=True):
-            now = self._now(unit, t_s, p_kw, q_kvar)
-            wanted_kw = set_point_kw(unit.device, each.state, each.held, now, self.step_s)
-            state, drawn = step(unit.device, each.state, wanted_kw, now, self.step_s)
-            free, without = step(unit.device, each.free, None, now, self.step_s)
+        for unit, each, at in zip(self.units, memory, now, strict=True):
+            wanted_kw = set_point_kw(unit.device, each.state, each.held, at, self.step_s)
+            state, drawn = step(unit.device, each.state, wanted_kw, at, self.step_s)
+            free, without = step(unit.device, each.free, None, at, self.step_s)
             after.append(replace(each, state=state, free=free))
             drawn_kw.append(drawn)
             free_kw.append(without)
         return tuple(after), np.array(drawn_kw), np.array(free_kw)
 
-    def added(self, drawn_kw: Floats, t_s: int, p_kw: Floats, q_kvar: Floats) -> tuple[Floats, Floats]:
+    def added(self, drawn_kw: Floats, now: Sequence[Conditions], n_pod: int) -> tuple[Floats, Floats]:
         """What units that draw ``drawn_kw`` (n_unit,) add to the profiles of all PODs (n_pod,) [kW, kvar]."""
-        more_p, more_q = np.zeros_like(p_kw), np.zeros_like(q_kvar)
-        for unit, kw in zip(self.units, drawn_kw.tolist(), strict=True):
-            change_kw, change_kvar = pod_change(unit.device, kw, self._now(unit, t_s, p_kw, q_kvar))
+        more_p, more_q = np.zeros(n_pod), np.zeros(n_pod)
+        for unit, kw, at in zip(self.units, drawn_kw.tolist(), now, strict=True):
+            change_kw, change_kvar = pod_change(unit.device, kw, at)
             more_p[unit.pod] += change_kw
             more_q[unit.pod] += change_kvar
         return more_p, more_q
@@ -212,21 +230,19 @@ class Fleet:
             band = _without_reserved(band, unit.resource, reserved)
             members[unit.resource.id] = Member(unit.resource, band, unit.up_eur_per_kwh, unit.down_eur_per_kwh)
             couplings += [limit] if limit is not None else []
-        bids = [bid for name in self._sellers() for bid in self._bids(name, members, t_s, n_mtu, submitted_s)]
+        bids = [bid for seller in self._sellers for bid in _bids(seller, members, t_s, n_mtu, submitted_s)]
         return Session(t_s, submitted_s, self.mtu_s, n_mtu, tuple(bids), tuple(couplings), members, over_kw)
 
-    def _bids(self, seller: str, members: Mapping[str, Member], t_s: int, n_mtu: int, at_s: int) -> list[Bid]:
-        config = self.sellers.get(seller, self.sellers.get("default", AggregatorConfig()))
-        own = [members[unit.resource.id] for unit in self.units if unit.resource.aggregator == seller]
-        terms = Terms(seller, t_s, config.delivery, coupled=n_mtu > 1 and config.delivery == "single", submitted_s=at_s)
-        found: list[Bid] = []
-        for product in PRODUCTS.values():
-            sized = replace(product, min_kw=config.min_kw, step_kw=config.step_kw)
-            found += offers(own, sized, terms)
-        return [replace(bid, min_accept=config.min_accept) for bid in found] if config.min_accept else found
-
-    def _sellers(self) -> list[str]:
-        return list(dict.fromkeys(unit.resource.aggregator for unit in self.units))
+    @cached_property
+    def _sellers(self) -> tuple[_Seller, ...]:
+        own: dict[str, list[str]] = {}
+        for unit in self.units:
+            own.setdefault(unit.resource.aggregator, []).append(unit.resource.id)
+        configs = {name: self.sellers.get(name, self.sellers.get("default", AggregatorConfig())) for name in own}
+        return tuple(
+            _Seller(name, config, tuple(own[name]), tuple(_sized(each, config) for each in PRODUCTS.values()))
+            for name, config in configs.items()
+        )
 
     def ordered(
         self, memory: Sequence[UnitMemory], sessions: Sequence[Session], awards: Sequence[Award]
@@ -265,12 +281,6 @@ class Fleet:
             for unit, each in zip(self.units, memory, strict=True)
         )
 
-    def _now(self, unit: Unit, t_s: int, p_kw: Floats, q_kvar: Floats) -> Conditions:
-        outdoor = self.outdoor(unit, t_s)
-        if not unit.device.of_profile:
-            return Conditions(t_s, temperature_c=outdoor)
-        return Conditions(t_s, float(p_kw[unit.pod]), float(q_kvar[unit.pod]), outdoor)
-
     def _ahead(self, unit: Unit, t_s: int, p_kw: Floats, q_kvar: Floats) -> list[Conditions]:
         """Conditions in MTUs, with the PODs' profiles (n_mtu, n_pod)."""
         begins_s = [t_s + k * self.mtu_s for k in range(len(p_kw))]
@@ -295,14 +305,28 @@ class Fleet:
         return state
 
 
+def _sized(product: Product, config: AggregatorConfig) -> Product:
+    return replace(product, min_kw=config.min_kw, step_kw=config.step_kw)
+
+
+def _bids(seller: _Seller, members: Mapping[str, Member], t_s: int, n_mtu: int, submitted_s: int) -> list[Bid]:
+    config = seller.config
+    coupled = n_mtu > 1 and config.delivery == "single"
+    terms = Terms(seller.name, t_s, config.delivery, coupled=coupled, submitted_s=submitted_s)
+    own = [members[name] for name in seller.resources]
+    found = [bid for product in seller.products for bid in offers(own, product, terms)]
+    return [replace(bid, min_accept=config.min_accept) for bid in found] if config.min_accept else found
+
+
 def _without_sold(band: FlexibilityBand, memory: UnitMemory, first: int, *, taken: bool) -> FlexibilityBand:
     """A band less what is to be delivered already; nothing of a unit whose energy is ``taken`` or sold for later."""
-    sold_kw = np.array([memory.plan_kw.get(first + t, 0.0) for t in range(len(band.baseline_kw))])
+    sold = [memory.plan_kw.get(first + t, 0.0) for t in range(len(band.baseline_kw))]
     if taken or any(mtu >= first for mtu in memory.fixed_kw):
-        nothing = np.zeros(len(sold_kw))
+        nothing = np.zeros(len(sold))
         return replace(band, up_kw=nothing, down_kw=nothing, store=None)
-    if not sold_kw.any():
+    if not any(sold):
         return band
+    sold_kw = np.array(sold)
     up_kw = np.where(sold_kw > 0.0, 0.0, np.maximum(band.up_kw + np.minimum(sold_kw, 0.0), 0.0))
     down_kw = np.where(sold_kw < 0.0, 0.0, np.maximum(band.down_kw - np.maximum(sold_kw, 0.0), 0.0))
     return replace(band, up_kw=up_kw, down_kw=down_kw)

@@ -44,12 +44,14 @@ def profile(days_kw: Floats, coverage: float) -> Forecast:
 
     The half-band is of each day's departure from the mean of the others. Raises ProfileError for fewer than two days.
     """
-    n_day, mean_kw = len(days_kw), _mean_kw(days_kw)
-    others_kw = (days_kw - mean_kw) * (n_day / (n_day - 1))
-    return Forecast(frozen(mean_kw), frozen(half_band_kw(others_kw, coverage)))
+    n_day, expected_kw = len(days_kw), mean_kw(days_kw)
+    others_kw = (days_kw - expected_kw) * (n_day / (n_day - 1))
+    return Forecast(frozen(expected_kw), frozen(half_band_kw(others_kw, coverage)))
 
 
-def _mean_kw(days_kw: Floats) -> Floats:
+def mean_kw(days_kw: Floats) -> Floats:
+    """The mean of similar days (n_mtu, n_pod) [kW] from ``days_kw`` (n_day, n_mtu, n_pod). Raises ProfileError for
+    fewer than two."""
     if len(days_kw) < 2:
         raise ProfileError(Fault("a profile forecast needs two days or more", value=f"{len(days_kw)} days"))
     return np.asarray(days_kw.mean(axis=0))
@@ -62,7 +64,7 @@ def corrected(days_kw: Floats, days_now_kw: Floats, now_kw: Floats, coverage: fl
     ``now_kw`` (n_pod,): the present. The half-band is of what that would have missed on those days. Raises ProfileError
     for fewer than two days.
     """
-    ahead_kw, moved_kw = _mean_kw(days_kw[:, None]), days_kw - days_now_kw
+    ahead_kw, moved_kw = mean_kw(days_kw[:, None]), days_kw - days_now_kw
     others_kw = (moved_kw - moved_kw.mean(axis=0)) * (len(days_kw) / (len(days_kw) - 1))
     p_kw = ahead_kw + (now_kw - days_now_kw.mean(axis=0))
     return Forecast(frozen(p_kw), frozen(half_band_kw(others_kw, coverage)[None]))

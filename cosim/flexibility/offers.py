@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -222,27 +223,23 @@ def _mean_step(steps: Sequence[PriceStep], wanted_kw: float) -> PriceStep:
     return PriceStep(wanted_kw, cost / sum(step.quantity_kw for step in steps))
 
 
+def _member_faults(member: Member, terms: Terms) -> Iterator[Fault]:
+    resource = member.resource
+    for key, price in (("up_eur_per_kwh", member.up_eur_per_kwh), ("down_eur_per_kwh", member.down_eur_per_kwh)):
+        if not math.isfinite(price):
+            yield Fault("price is not a number", key=f"resource {resource.id}: {key}", value=str(price))
+    for key, kw in (("up_kw", resource.up_kw), ("down_kw", resource.down_kw)):
+        if not kw >= 0.0:
+            problem = "registered capability is negative or no number"
+            yield Fault(problem, key=f"resource {resource.id}: {key}", value=str(kw))
+    if resource.rebound and terms.delivery == "any_split":
+        yield Fault("pays back later, so that it cannot be in a bid of any split", key=f"resource {resource.id}")
+
+
 def _check(members: Sequence[Member], product: Product, terms: Terms) -> None:
-    faults = []
-    for member in members:
-        at = f"resource {member.resource.id}"
-        for direction in Direction:
-            price = member.price_eur_per_kwh(direction)
-            if not math.isfinite(price):
-                faults.append(
-                    Fault("price is not a number", key=f"{at}: {direction.value}_eur_per_kwh", value=str(price))
-                )
-        for key, value in (("up_kw", member.resource.up_kw), ("down_kw", member.resource.down_kw)):
-            if not value >= 0.0:
-                faults.append(
-                    Fault("registered capability is negative or no number", key=f"{at}: {key}", value=str(value))
-                )
-        if member.resource.rebound and terms.delivery == "any_split":
-            faults.append(Fault("pays back later, so that it cannot be in a bid of any split", key=at))
-    ids = [member.resource.id for member in members]
-    faults += [
-        Fault("is a member twice", key=f"resource {name}") for name in sorted({i for i in ids if ids.count(i) > 1})
-    ]
+    faults = [fault for member in members for fault in _member_faults(member, terms)]
+    often = Counter(member.resource.id for member in members)
+    faults += [Fault("is a member twice", key=f"resource {name}") for name in sorted(often) if often[name] > 1]
     horizons = sorted({(member.band.mtu_s, len(member.band.baseline_kw)) for member in members})
     if len(horizons) > 1:
         faults.append(Fault("members' bands differ in (MTU [s], number of MTUs)", value=str(horizons)))

@@ -9,7 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from cosim.domain.frames import Floats, frozen
-from cosim.flexibility.forecast import Forecast, corrected, held, profile
+from cosim.flexibility.forecast import Forecast, corrected, held, mean_kw, profile
 from cosim.rng import rng_for
 from cosim.scenario.market import ForecastConfig
 
@@ -57,6 +57,12 @@ class PodForecast:
         """``n_mtu`` MTUs from ``first`` on, long before: from similar days alone, unless they are known."""
         mtus = range(first, first + n_mtu)
         return self._known(mtus) if self.config.method == "perfect" else self._similar(mtus)
+
+    def total_kw(self, mtu: int) -> float:
+        """What all PODs together are expected to draw in an MTU, long before [kW]."""
+        if self.config.method == "perfect":
+            return float(self._known([mtu]).p_kw.sum())
+        return float(mean_kw(self.past(mtu)[0][:, None]).sum())
 
     def _similar(self, mtus: list[int] | range) -> PowerForecast:
         days = [self.past(mtu) for mtu in mtus]

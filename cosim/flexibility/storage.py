@@ -18,13 +18,19 @@ def feasible_kw(unit: StorageUnit, p_kw: Floats, e_kwh: Floats, duration_s: floa
 
     ``e_kwh`` [kWh] is the energy stored at the beginning; arrays of one shape.
     """
+    low_kw, high_kw = limits_kw(unit, e_kwh, duration_s)
+    return np.clip(p_kw, low_kw, high_kw)
+
+
+def limits_kw(unit: StorageUnit, e_kwh: Floats, duration_s: float) -> tuple[Floats, Floats]:
+    """Least and most power [kW] possible for ``duration_s`` [s] from ``e_kwh`` [kWh] stored."""
     room_kw = power_kw(1.0, duration_s) * np.maximum(unit.e_max_kwh - e_kwh, 0.0) / unit.charge_efficiency
     stock_kw = power_kw(1.0, duration_s) * np.maximum(e_kwh - unit.reserve_kwh, 0.0) * unit.discharge_efficiency
-    return np.clip(p_kw, -np.minimum(unit.p_max_kw, stock_kw), np.minimum(unit.p_max_kw, room_kw))
+    return -np.minimum(unit.p_max_kw, stock_kw), np.minimum(unit.p_max_kw, room_kw)
 
 
 def stored_kwh(unit: StorageUnit, p_kw: Floats, e_kwh: Floats, duration_s: float) -> Floats:
     """Energy stored [kWh] after ``duration_s`` [s] at terminal power ``p_kw`` [kW] that is feasible."""
     into_store = np.where(p_kw > 0.0, p_kw * unit.charge_efficiency, p_kw / unit.discharge_efficiency)
     after = e_kwh + energy_kwh(1.0, duration_s) * (into_store - unit.idling_kw)
-    return np.clip(after, 0.0, unit.e_max_kwh)
+    return np.minimum(np.maximum(after, 0.0), unit.e_max_kwh)

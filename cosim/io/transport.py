@@ -13,6 +13,8 @@ from typing import Protocol, Self
 
 from cosim.errors import TransportError
 
+_RESERVED = frozenset("#+\0")
+
 
 class Transport(Protocol):
     """One participant's connection to the other participants of the run. Leaving its ``with`` block closes it."""
@@ -44,7 +46,7 @@ class Transport(Protocol):
 
 def check_topic(topic: str) -> None:
     """Raise TransportError unless messages can be published on ``topic`` (MQTT 3.1.1, section 4.7)."""
-    if not topic or any(character in topic for character in "#+\0"):
+    if not topic or not _RESERVED.isdisjoint(topic):
         raise TransportError(f"cannot publish on topic {topic!r}: it must not be empty or contain '#', '+' or NUL")
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
+from functools import cached_property
+from math import isnan
 
 import numpy as np
 
@@ -48,9 +50,9 @@ class Kept:
 
     ``scheduled_kw`` (n_pod,) of the present MTU; sums over its steps so far of what PODs drew, would have drawn without
     activation, and of the head; ``loss_kw`` in the MTU before; calls that are not over. ``metered_kw`` (n, n_flexible)
-    of PODs with resources in the last MTUs, complete; ``called`` by POD: local days of its activations; ``ready_kw`` by
-    contract and MTU: what counts as offered, of several gates the most. ``failed`` by POD: calls in a row; ``until_s``:
-    when its suspension ends.
+    of PODs with resources in the last MTUs, complete; ``called`` by POD: local days of its activations, of those looked
+    back; ``ready_kw`` by contract and MTU: what counts as offered, of several gates the most. ``failed`` by POD: calls
+    in a row; ``until_s``: when its suspension ends.
     """
 
     scheduled_kw: Floats
@@ -146,13 +148,13 @@ class Accounts:
         case = self._case(kept, period, seen_kw, head_kw, [each.call for each in calls], believed)
         found = settle(case)
         assert case.interface is not None
-        gap = float("nan") if np.isnan(head_kw) else closing_gaps(period, found.positions, case.interface)[0]
+        gap = float("nan") if isnan(head_kw) else closing_gaps(period, found.positions, case.interface)[0]
         whole_kw = seen_kw.copy()
         for k in np.flatnonzero(np.isnan(seen_kw)).tolist():
             whole_kw[k] = case.baselines[self.pods[k]].p_kw[0]
-        if np.isfinite(seen_kw).all() and not np.isnan(head_kw):
+        missing = int(np.isnan(seen_kw).sum()) + isnan(head_kw)
+        if not missing:
             kept = replace(kept, loss_kw=float(head_kw - whole_kw.sum()))
-        missing = int(np.isnan([*seen_kw, head_kw]).sum())
         ready = self._ready(kept, t_s // self.clock.mtu_s)
         kept = self._watched(kept, t_s, found.deliveries)
         after = self._after(kept, t_s, next_kw, whole_kw, calls)
@@ -181,7 +183,7 @@ class Accounts:
         baselines = {
             pod: series.of(pod, "schedule", kw)
             for pod, kw, seen in zip(self.pods, scheduled_kw, seen_kw.tolist(), strict=True)
-            if np.isnan(seen)
+            if isnan(seen)
         }
         baselines |= {each.pod: series.of(each.pod, "baseline", each.baseline_kw) for each in believed if each.paid}
         of_brp: dict[str, list[int]] = {}
@@ -264,16 +266,21 @@ class Accounts:
 
     def _ready(self, kept: Kept, mtu: int) -> tuple[SettlementLine, ...]:
         """What contracts are paid for being ready, of those whose window ends with an MTU, or with the run."""
-        n_mtu = self.clock.until_s // self.clock.mtu_s
         payments: list[Payment] = []
-        for contract in self.contracts:
-            held = np.flatnonzero(in_window(contract.window, self.clock, 0, n_mtu)).tolist()
+        for contract, held in self._windows:
             if held and held[-1] == mtu:
                 offered = kept.ready_kw.get(contract.id, {})
                 period = Period(held[0] * self.clock.mtu_s, self.clock.mtu_s, held[-1] - held[0] + 1)
                 known = tuple(offered[m] for m in held if m in offered)
                 payments += availability([Readiness(contract, known)], period)
         return lines(payments)
+
+    @cached_property
+    def _windows(self) -> tuple[tuple[Contract, tuple[int, ...]], ...]:
+        """Each contract with the MTUs of the run in its window."""
+        n_mtu = self.clock.until_s // self.clock.mtu_s
+        held = (np.flatnonzero(in_window(contract.window, self.clock, 0, n_mtu)) for contract in self.contracts)
+        return tuple((contract, tuple(own.tolist())) for contract, own in zip(self.contracts, held, strict=True))
 
     def _watched(self, kept: Kept, t_s: int, found: Sequence[Delivery]) -> Kept:
         """Who fails too often in a row is suspended, see `cosim.market.delivery.suspensions`."""
@@ -294,19 +301,20 @@ class Accounts:
         nothing, mtu_s = frozen(np.zeros(len(self.pods))), self.clock.mtu_s
         now_kw = whole_kw[[self.pods.index(pod) for pod in self.flexible]]
         longest = self.days * SECONDS_PER_DAY // mtu_s
-        metered_kw = np.vstack([kept.metered_kw, now_kw])[-longest:]
+        metered_kw = np.vstack([kept.metered_kw[max(len(kept.metered_kw) + 1 - longest, 0) :], now_kw])
+        metered_kw.flags.writeable = False  # not `frozen`: weeks of values are copied once a MTU, not twice
         called = dict(kept.called)
-        local = self.clock.instant(t_s + self.utc_offset_s).date().isoformat()
+        local = self.clock.instant(t_s + self.utc_offset_s).date()
+        today, oldest = local.isoformat(), (local - timedelta(days=self.days)).isoformat()
         for pod in _by_pod(calls, Period(t_s, mtu_s, 1)):
-            days = called.get(pod, ())
-            called[pod] = days if local in days else (*days, local)
+            called[pod] = (*(day for day in called.get(pod, ()) if oldest <= day < today), today)
         return replace(
             kept,
             scheduled_kw=frozen(next_kw),
             sum_kw=nothing,
             free_sum_kw=nothing,
             head_sum_kw=0.0,
-            metered_kw=frozen(metered_kw),
+            metered_kw=metered_kw,
             called=called,
             ordered=tuple(each for each in kept.ordered if _end_s(each.call, mtu_s) > t_s + mtu_s),
         )
@@ -319,8 +327,8 @@ class _Maker:
     period: Period
 
     def of(self, owner: str, kind: str, kw: float) -> Series:
-        value = None if np.isnan(kw) else float(kw)
-        return Series(owner, kind, self.period.t_s, self.period.mtu_s, (value,))  # type: ignore[arg-type]
+        value = None if isnan(kw) else float(kw)
+        return Series(owner, kind, self.period.t_s, self.period.mtu_s, (value,), (False,))  # type: ignore[arg-type]
 
 
 def _orders(call: Call, t_s: int, mtu_s: int) -> bool:

@@ -7,7 +7,7 @@ with a same-day adjustment of at most 20 %) for ``high_x_of_y``.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
@@ -116,13 +116,12 @@ class HighXOfY:
     def _days(self, known: Known, period: Period, window: Period) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """What each similar day, the last first, shows in the same MTUs and in those before the order."""
         days: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
-        back = 1
-        while len(days) < self.y and period.t_s - back * SECONDS_PER_DAY >= known.measured.t_s:
-            shift_s = back * SECONDS_PER_DAY
-            same, before = (Period(each.t_s - shift_s, each.mtu_s, each.n_mtu) for each in (period, window))
-            if _similar(known, period, back) and not (_lacks(known.measured, same) or _lacks(known.measured, before)):
-                days.append((values_kw(known.measured, same), values_kw(known.measured, before)))
-            back += 1
+        similar = _similar_days(known, period)
+        while len(days) < self.y and (back := next(similar, None)) is not None:
+            parts = [Period(each.t_s - back * SECONDS_PER_DAY, each.mtu_s, each.n_mtu) for each in (period, window)]
+            same, before = (known.measured.over(part) for part in parts)
+            if not (same.missing or before.missing):
+                days.append((values_kw(same, parts[0]), values_kw(before, parts[1])))
         if len(days) < self.x:
             problem = "too few similar days before"
             key = f"baseline of {known.measured.owner}"
@@ -185,14 +184,14 @@ def _present(known: Known, series: Series | None, what: str) -> Series:
     return series
 
 
-def _similar(known: Known, period: Period, back: int) -> bool:
+def _similar_days(known: Known, period: Period) -> Iterator[int]:
+    """How many days back days of the same sort are, the last first, as far back as there are measurements."""
     today = (known.start + timedelta(seconds=period.t_s + known.utc_offset_s)).date()
-    day = today - timedelta(days=back)
-    return (day.weekday() < _SATURDAY) == (today.weekday() < _SATURDAY) and day not in known.not_similar
-
-
-def _lacks(measured: Series, period: Period) -> bool:
-    return bool(measured.over(period).missing)
+    works = today.weekday() < _SATURDAY
+    for back in range(1, (period.t_s - known.measured.t_s) // SECONDS_PER_DAY + 1):
+        day = today - timedelta(days=back)
+        if (day.weekday() < _SATURDAY) == works and day not in known.not_similar:
+            yield back
 
 
 def _mean(values: Sequence[float]) -> float:

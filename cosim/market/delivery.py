@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Final
 
 from cosim.domain.market import Direction
@@ -44,33 +45,33 @@ class Delivery:
     shares: tuple[MeterShare, ...]
     estimated: bool = False
 
-    @property
+    @cached_property
     def awarded(self) -> Fraction:
         return sum((share.ordered for share in self.shares), _NONE)
 
-    @property
+    @cached_property
     def given(self) -> Fraction:
         """Against the baseline, also beyond the award or the wrong way."""
         return sum((share.given for share in self.shares), _NONE)
 
-    @property
+    @cached_property
     def delivered(self) -> Fraction:
         """What is paid: no more than the award, no less than nothing."""
         return min(max(self.given, _NONE), self.awarded)
 
-    @property
+    @cached_property
     def short(self) -> Fraction:
         """Missing beyond the tolerance."""
         owed = self.awarded * (1 - exact(self.call.terms.tolerance))
         return max(_NONE, owed - (self.given if self.call.terms.basis == "raw" else self.delivered))
 
-    @property
+    @cached_property
     def over(self) -> Fraction:
         """Too much beyond the tolerance; none under one-sided terms."""
         most = self.awarded * (1 + exact(self.call.terms.tolerance))
         return max(_NONE, self.given - most) if self.call.terms.two_sided else _NONE
 
-    @property
+    @cached_property
     def penalty_price(self) -> Fraction:
         """Of a missing or unwanted kWh [EUR/kWh]: rises with the size of the price, also of a negative one."""
         terms = self.call.terms

@@ -96,8 +96,10 @@ class HybridBook:
         return {name: kw.tolist() for name, kw in found.items()}
 
 
-def merged(called: Called, more: Called) -> dict[str, dict[int, float]]:
+def merged(called: Called, more: Called) -> Called:
     """Both together."""
+    if not more:
+        return called
     found = {name: dict(of_mtu) for name, of_mtu in called.items()}
     for name, of_mtu in more.items():
         own = found.setdefault(name, {})

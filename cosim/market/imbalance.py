@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Literal
 
 from cosim.domain.settlement import Interface, Perimeter, Period, Series
 from cosim.errors import BidError, Fault
 from cosim.market.delivery import Delivery, signed
-from cosim.market.exact import energy
+from cosim.market.exact import energy_of
 from cosim.market.metering import values_kw
 
 Correction = Literal["none", "ordered", "delivered"]
@@ -32,7 +33,7 @@ class Position:
     activated: Fraction
     estimated: bool = False
 
-    @property
+    @cached_property
     def imbalance(self) -> Fraction:
         """Above zero: long, it drew less (or injected more) than scheduled, activations of others left out."""
         return self.scheduled - self.metered - self.activated
@@ -87,12 +88,14 @@ def positions(
     Raises BidError naming every meter in no perimeter or in several, ProfileError for MTUs without a value.
     """
     check_perimeters(perimeters, measured, interface.loss_party)
-    scheduled = {each.party: _energies(each.scheduled, period) for each in perimeters}
-    metered = {each.party: _sums([_energies(measured[m], period) for m in each.meters], period) for each in perimeters}
+    planned_kw = {each.party: values_kw(each.scheduled, period) for each in perimeters}
+    drawn_kw = {meter: values_kw(series, period) for meter, series in measured.items()}
+    scheduled = {party: _energies([p_kw], period) for party, p_kw in planned_kw.items()}
+    metered = {each.party: _energies([drawn_kw[m] for m in each.meters], period) for each in perimeters}
     guessed = {each.party: _any_estimated([measured[m] for m in each.meters], period) for each in perimeters}
     own = interface.loss_party
-    scheduled[own] = _rest(_energies(interface.scheduled, period), scheduled.values(), period)
-    metered[own] = _rest(_energies(interface.metered, period), metered.values(), period)
+    scheduled[own] = _energies(_without(values_kw(interface.scheduled, period), planned_kw.values()), period)
+    metered[own] = _energies(_without(values_kw(interface.metered, period), drawn_kw.values()), period)
     guessed[own] = _any_estimated([interface.metered, *measured.values()], period)
     party_of = {meter: perimeter.party for perimeter in perimeters for meter in perimeter.meters}
     moved = _corrections(delivered, party_of, correction, bearers)
@@ -112,23 +115,19 @@ def positions(
     )
 
 
-def _sums(tables: Iterable[Sequence[Fraction]], period: Period) -> tuple[Fraction, ...]:
-    tables = list(tables)
-    return tuple(sum((table[t] for table in tables), _NONE) for t in range(period.n_mtu))
+def _energies(powers_kw: Sequence[Sequence[float]], period: Period) -> tuple[Fraction, ...]:
+    """Of powers (n_mtu,) together, exactly."""
+    return tuple(energy_of([p_kw[t] for p_kw in powers_kw], period.mtu_s) for t in range(period.n_mtu))
 
 
-def _rest(whole: Sequence[Fraction], parts: Iterable[Sequence[Fraction]], period: Period) -> tuple[Fraction, ...]:
-    """What a whole has beyond its parts (n_mtu,)."""
-    return tuple(each - of_parts for each, of_parts in zip(whole, _sums(parts, period), strict=True))
+def _without(whole_kw: Sequence[float], parts_kw: Iterable[Sequence[float]]) -> list[Sequence[float]]:
+    """Powers (n_mtu,) that are together what a whole has beyond its parts."""
+    return [whole_kw, *([-kw for kw in part_kw] for part_kw in parts_kw)]
 
 
 def _any_estimated(series: Sequence[Series], period: Period) -> tuple[bool, ...]:
     flags = [each.over(period).estimated for each in series]
     return tuple(any(own[t] for own in flags) for t in range(period.n_mtu))
-
-
-def _energies(series: Series, period: Period) -> tuple[Fraction, ...]:
-    return tuple(energy(p_kw, period.mtu_s) for p_kw in values_kw(series, period))
 
 
 def _corrections(
@@ -152,8 +151,8 @@ def _corrections(
 
 def interface_imbalance(period: Period, interface: Interface) -> tuple[Fraction, ...]:
     """What it imported less than scheduled (n_mtu,) [kWh]."""
-    planned, seen = (_energies(each, period) for each in (interface.scheduled, interface.metered))
-    return tuple(p - s for p, s in zip(planned, seen, strict=True))
+    planned_kw, seen_kw = (values_kw(each, period) for each in (interface.scheduled, interface.metered))
+    return _energies(_without(planned_kw, [seen_kw]), period)
 
 
 def closing_gaps(period: Period, found: Sequence[Position], interface: Interface) -> tuple[Fraction, ...]:

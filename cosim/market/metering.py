@@ -15,11 +15,12 @@ def values_kw(series: Series, period: Period, mtus: Sequence[int] | None = None)
     """Power in the MTUs of a period, or some of them. Raises ProfileError naming every MTU of these without one, or if
     the MTUs differ."""
     _same_mtu(series, period)
-    own = series.over(period)
-    wanted, missing = range(period.n_mtu) if mtus is None else mtus, set(own.missing)
-    if absent := [t for t in wanted if t in missing]:
-        raise ProfileError([_absent(series, period.begins[t]) for t in absent])
-    return tuple(value for value in (own.p_kw[t] for t in wanted) if value is not None)
+    own, wanted = series.over(period).p_kw, range(period.n_mtu) if mtus is None else mtus
+    found = tuple(value for value in (own[t] for t in wanted) if value is not None and not math.isnan(value))
+    if len(found) < len(wanted):
+        missing = set(series.over(period).missing)
+        raise ProfileError([_absent(series, period.begins[t]) for t in wanted if t in missing])
+    return found
 
 
 def _same_mtu(series: Series, period: Period) -> None:

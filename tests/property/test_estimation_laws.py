@@ -250,8 +250,9 @@ def test_groups_of_a_history_are_those_of_single_linkage(seed, n_site):
     correlation = np.maximum(linked, linked.T)[np.ix_(order, order)]
     together = correlation >= 0.9
     together[np.arange(n_site), n_site + np.arange(n_site)] = True
-    expected = scipy.sparse.csgraph.connected_components(scipy.sparse.csr_array(together), directed=False)[1]
-    np.testing.assert_array_equal(_groups(correlation, 28), expected)
+    label = scipy.sparse.csgraph.connected_components(scipy.sparse.csr_array(together), directed=False)[1]
+    first_member = np.unique(label, return_index=True)[1]
+    np.testing.assert_array_equal(_groups(correlation, 28), first_member[label])
 
 
 @given(seeds, st.integers(2, 30), st.integers(1, 5), st.permutations(range(4)))

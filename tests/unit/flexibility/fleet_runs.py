@@ -67,10 +67,11 @@ class Course:
     def mtu(self, p_kw=P_KW, ahead=()):
         """One MTU; at its end a session for the next one and those of ``ahead`` (beginning [s], number of MTUs)."""
         fleet = self.fleet
-        self.memory = fleet.begun(self.memory, self.t_s, p_kw, Q_KVAR)
+        self.memory = fleet.begun(self.memory, fleet.conditions(self.t_s, p_kw, Q_KVAR))
         for t_s in range(self.t_s, self.t_s + MTU_S, fleet.step_s):
             self.planned.append(fleet.planned(self.memory, t_s, len(PODS)))
-            self.memory, drawn_kw, free_kw = fleet.stepped(self.memory, t_s, p_kw, Q_KVAR)
+            now = fleet.conditions(t_s, p_kw, Q_KVAR)
+            self.memory, drawn_kw, free_kw = fleet.stepped(self.memory, now)
             self.drawn_kw.append(drawn_kw)
             self.free_kw.append(free_kw)
         last_s, self.t_s, self.sessions = self.t_s + MTU_S - fleet.step_s, self.t_s + MTU_S, []

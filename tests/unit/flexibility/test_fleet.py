@@ -54,7 +54,8 @@ def test_what_is_declared_and_sold_is_over_the_profile_with_its_reactive_power()
     p_kw, q_kvar = course.planned[-1]
     assert p_kw == pytest.approx([-30.0, 0.0, 0.0, 0.0])
     assert q_kvar == pytest.approx([-10.0, 0.0, 0.0, 0.0])
-    added = course.fleet.added(course.drawn_kw[-1], 0, P_KW, np.zeros(4))
+    now = course.fleet.conditions(0, P_KW, np.zeros(4))
+    added = course.fleet.added(course.drawn_kw[-1], now, 4)
     assert added[0] == pytest.approx(p_kw)
     assert added[1] == pytest.approx(q_kvar)
 

@@ -48,6 +48,12 @@ def test_far_ahead_all_methods_know_similar_days_only(method):
     assert found.p_kw.shape == (3, N_POD)
 
 
+@pytest.mark.parametrize("config", [{"method": "corrected"}, {"method": "perfect", "half_share": 0.2}])
+def test_the_total_is_that_of_all_pods(config):
+    known = forecaster(**config)
+    assert known.total_kw(4) == float(known.ahead(4, 1).p_kw.sum())
+
+
 def test_the_perfect_forecast_is_the_truth_without_a_band():
     known = forecaster(method="perfect")
     for found, mtus in ((known.next(3, NOW), slice(3, 4)), (known.ahead(1, 4), slice(1, 5))):

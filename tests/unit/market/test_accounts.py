@@ -132,6 +132,26 @@ def test_similar_days_of_the_run_are_those_measured_but_not_those_of_activations
     assert found[0] > found[1] + 50.0
 
 
+def test_days_of_activations_are_kept_for_as_long_as_days_are_looked_back_to():
+    """28 days: a call on the 30th day forgets that of the first, and keeps that of the second."""
+    daily = replace(CLOCK, step_s=QUARTER, steps=40 * DAY)
+    book = accounts(clock=daily)
+    kept = started(book)
+    for day in (0, 1, 29):
+        t_s = day * DAY * QUARTER
+        kept, _ = mtu(book, book.taken(kept, t_s, [call(f"b{day}", t_s, 10.0)], []), t_s, (90.0,))
+    assert kept.called == {"P": ("2016-05-19", "2016-06-16")}
+
+
+def test_metered_values_are_kept_for_as_many_days_as_are_looked_back_to():
+    book = replace(accounts(clock=replace(CLOCK, step_s=QUARTER, steps=2 * DAY)), days=1)
+    kept = started(book)
+    for k in range(DAY + 2):
+        kept, _ = mtu(book, kept, k * QUARTER, (float(k),))
+    assert kept.metered_kw[:, 0].tolist() == [float(k) for k in range(2, DAY + 2)]
+    assert not kept.metered_kw.flags.writeable
+
+
 def test_where_a_method_has_not_what_it_needs_what_was_declared_counts_and_that_is_told():
     def none(mtu):
         raise ProfileError(Fault("no history"))

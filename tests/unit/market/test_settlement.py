@@ -19,7 +19,7 @@ from cosim.domain.settlement import (
     to_json,
 )
 from cosim.errors import BidError, ProfileError
-from cosim.market.exact import apportioned, exact
+from cosim.market.exact import apportioned, energy, energy_of, exact
 from cosim.market.imbalance import closing_gaps, positions
 from cosim.market.payments import Payment, Readiness, cash, lines, outlay_eur
 from cosim.market.settlement import SettlementCase, SettlementRules, settle
@@ -270,6 +270,27 @@ def test_closing_gap_shows_a_lost_position():
     held = positions(PERIOD, own["perimeters"], measured, own["interface"])
     assert closing_gaps(PERIOD, held, own["interface"]) == (0,)
     assert closing_gaps(PERIOD, held[1:], own["interface"]) == (-3,)
+
+
+def test_energies_together_are_exact():
+    """No digit of the smallest is lost beside the largest, and what is taken away leaves nothing."""
+    powers_kw = (1e300, 0.1, -7.3e-300, 0.2)
+    assert energy_of(powers_kw, 900) == sum(map(exact, powers_kw)) / 4
+    assert energy_of((0.1, 0.2, -0.3), 900) == 0
+    assert energy_of((), 900) == 0
+    assert energy(120.0, 7) == Fraction(840, 3600)
+    with pytest.raises(ValueError, match="nan is not finite"):
+        energy_of((1.0, float("nan")), 900)
+
+
+def test_a_part_of_a_series_keeps_values_and_flags():
+    whole = Series("M", "measurement", 0, 900, (1.0, None, 3.0), (False, False, True))
+    assert whole.over(Period(900, 900, 2)) == Series("M", "measurement", 900, 900, (None, 3.0), (False, True))
+    assert whole.over(Period(1800, 900, 2)) == Series("M", "measurement", 1800, 900, (3.0, None), (True, False))
+    assert whole.over(Period(-900, 900, 2)) == Series("M", "measurement", -900, 900, (None, 1.0), (False, False))
+    plain = Series("M", "measurement", 0, 900, (1.0, 2.0))
+    assert plain.over(Period(0, 900, 2)) == Series("M", "measurement", 0, 900, (1.0, 2.0), (False, False))
+    assert plain.over(Period(900, 900, 0)).p_kw == ()
 
 
 def test_largest_remainder():

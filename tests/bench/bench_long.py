@@ -52,12 +52,13 @@ UNBOUND = ("duration=2d", "limits.derated={}", "transmission.need.share=0")
 
 
 class Measured(NamedTuple):
-    """One run: CPU and wall-clock milliseconds of each step, wall-clock milliseconds by simulator (n_step,), resident
-    memory after each step [MiB]."""
+    """One run: CPU and wall-clock milliseconds of each step (that to begin a segment is of its first step),
+    wall-clock milliseconds by simulator and to begin segments (n_step,), most memory until each step [MiB]."""
 
     cpu_ms: np.ndarray
     wall_ms: np.ndarray
     simulator_ms: dict[str, np.ndarray]
+    begin_ms: np.ndarray
     peak_mib: np.ndarray
 
 
@@ -80,7 +81,8 @@ def measured(scenario: str, overrides: Sequence[str]) -> Measured:
         with open_results(out) as results:
             phases = 1e3 * results.phases().fillna(0.0)
     simulators = {str(name): phases[name].to_numpy() for name in phases if "." not in str(name)}
-    return Measured(1e3 * np.diff(cpu_s), phases["run.step"].to_numpy(), simulators, np.array(peak_mib))
+    wall_ms, begin_ms = phases["run.step"].to_numpy(), phases["run.begin"].to_numpy()
+    return Measured(1e3 * np.diff(cpu_s), wall_ms, simulators, begin_ms, np.array(peak_mib))
 
 
 def main() -> list[Row]:
@@ -104,6 +106,8 @@ def _speed(feeder: str, case: Case, bound: Measured, unbound: Measured) -> list[
     mosaik_ms = bound.wall_ms - sum(bound.simulator_ms.values())
     estimate_ms = float(np.median(bound.simulator_ms["estimator"]))
     clearing_ms = float(np.median(sum(unbound.simulator_ms[name] for name in CLEARING)))
+    begin_ms = bound.begin_ms[bound.begin_ms > 0.0][1:].mean()
+    day_ms = float(bound.begin_ms.sum() + bound.wall_ms.sum()) / np.count_nonzero(bound.begin_ms)
     part = "share of a step (wall-clock time)"
     return [
         times_as_fast(f"{feeder}: CPU of a year", year_s, case.year_s, "s", f"target of {case.year_s:g} s over ours"),
@@ -112,6 +116,7 @@ def _speed(feeder: str, case: Case, bound: Measured, unbound: Measured) -> list[
             for name, ms in sorted(bound.simulator_ms.items(), key=lambda entry: -float(entry[1].mean()))
         ),
         share(f"{feeder}: mosaik itself", float(mosaik_ms.mean()), float(bound.wall_ms.mean()), "ms/step", part),
+        share(f"{feeder}: to begin a segment", float(begin_ms), day_ms, "ms", "share of a segment of a day"),
         times_as_fast(f"{feeder}: an estimate", estimate_ms, case.estimate_ms, "ms", _target(case.estimate_ms)),
         times_as_fast(
             f"{feeder}: DSO and TSO where nothing binds",

@@ -14,6 +14,7 @@ CosimError                     everything this project raises on purpose
 ├── MarketError                a clearing without a plan: its rows contradict each other, or its cost has no bound
 │   └── SolverError            a solver is not installed, failed, or found no plan within its time limit
 ├── ResultError                result file: disk full, not a result file, locked
+│   └── ResumeError            an unfinished result file with which its run cannot go on
 ├── SweepError                 a sweep: scheduler unreachable or lost, folder in use, or some runs failed
 ├── SimulatorError             a simulator, local or remote, failed or stopped answering
 └── Interrupted                the user ended the run (exit code 130)

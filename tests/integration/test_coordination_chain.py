@@ -152,16 +152,17 @@ def test_sellers_hear_of_their_own_bids_only(watch: Callable[[str], Watched], sc
 @pytest.mark.parametrize(
     ("scheme", "at_a_gate", "without"),
     [
-        (PRIORITY, "aggregator dso tso dso", "aggregator dso tso"),
-        ("givisiez_hybrid", "aggregator dso tso dso tso", "aggregator dso tso"),
-        ("it_tso_priority", "aggregator dso tso dso tso", "aggregator dso tso"),
-        ("it_coopt", "tso aggregator dso imo dso tso", "tso aggregator dso imo"),
+        (PRIORITY, ["aggregator dso tso dso"], ["aggregator dso tso"]),
+        ("givisiez_hybrid", ["aggregator dso tso dso tso"], ["aggregator dso tso"]),
+        ("it_tso_priority", ["aggregator dso tso dso tso"], ["aggregator dso tso"]),
+        ("it_coopt", ["aggregator dso imo dso", "tso imo tso"], ["aggregator dso imo", "tso imo"]),
     ],
 )
 def test_order_of_steps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, at_a_gate: str, without: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str, at_a_gate: list[str], without: list[str]
 ) -> None:
-    """All stages are cleared within the step in which the gate closes; awards reach the aggregator in the next."""
+    """All stages are cleared within the step in which the gate closes; awards reach the aggregator in the next. Whoever
+    waits for each other is in one chain; between two chains mosaik is free."""
     taken: list[str] = []
     original = Adapter.step
 
@@ -171,8 +172,9 @@ def test_order_of_steps(
 
     monkeypatch.setattr(Adapter, "step", step)
     coordinated(tmp_path / "run.h5", scheme, "duration=45min")
-    wanted = [f"{name}@{k}" for k, names in enumerate((at_a_gate, at_a_gate, without)) for name in names.split()]
-    assert " ".join(each for each in taken if each in wanted) == " ".join(wanted)
+    for chains in zip(at_a_gate, at_a_gate, without, strict=True):
+        wanted = [f"{name}@{k}" for k, names in enumerate(chains) for name in names.split()]
+        assert " ".join(each for each in taken if each in wanted) == " ".join(wanted)
 
 
 # --- awards act -----------------------------------------------------------------------------------------------------

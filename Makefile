@@ -27,7 +27,7 @@ run: $(READY)
 test: check
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
-# All tests once more, to see which lines none of them reaches; a third slower.
+# All tests with the lines that none of them reaches; half as long again.
 coverage: $(READY)
 	@$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term
 

@@ -86,7 +86,7 @@ class Adapter(mosaik_api_v3.Simulator):
         self._decodes = bool(self.case.scenario.remote)
         for model in {**self.inputs, **self.outputs}:
             given = [_attribute(output) for output in self.outputs.get(model, ())]
-            attributes = [*self.inputs.get(model, ()), *given, RECORDED]
+            attributes = [*self.inputs.get(model, ()), *given, *((RECORDED,) if self._recorded.get(model) else ())]
             self.meta["models"][model] = {"public": True, "params": [], "attrs": attributes}
         if self.answers:
             self.meta["type"] = "hybrid"

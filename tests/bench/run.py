@@ -1,8 +1,8 @@
 """All benches: ``python tests/bench/run.py [NAME ...]``, names as in ``bench_NAME.py``.
 
-Every ratio is measured within one run, ours and the reference in turn, medians. Prints one table; a run of all writes
-docs/performance.md with the ratios. Nothing here can fail for being slow, but a bench fails if the two ways that it
-compares do not give the same numbers.
+Every ratio is measured within one run, ours and the reference in turn, medians. Prints one table and writes the ratios
+to docs/performance.md, where what other benches have written stays. Nothing here can fail for being slow, but a bench
+fails if the two ways that it compares do not give the same numbers.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ratios import Row
 
 BENCHES = Path(__file__).resolve().parent
 DOCUMENT = BENCHES.parents[1] / "docs" / "performance.md"
+_TITLE = "## "
 
 
 class Bench(NamedTuple):
@@ -62,22 +63,31 @@ def table(benches: Mapping[str, Bench]) -> Iterator[str]:
             yield f"  {row.name:{width}} {figures} {row.unit:11} {row.note}"
 
 
-def document(benches: Mapping[str, Bench]) -> Iterator[str]:
-    """Lines of Markdown: ratios alone, since times hold for one machine only."""
+def document(sections: Mapping[str, str]) -> Iterator[str]:
+    """Lines of Markdown; ``sections`` by title."""
     yield "# Performance"
     yield ""
     yield "Written by `make bench` (`tests/bench/run.py`), not by hand. Ratios only: each is measured within one run,"
     yield "ours and the reference in turn, medians. They hold roughly on other machines too; the last digits do not."
     yield ""
     yield f"Last run on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}."
-    for bench in benches.values():
+    for title, section in sections.items():
         yield ""
-        yield f"## {bench.title}"
+        yield f"{_TITLE}{title}"
         yield ""
-        yield "| what | ratio | the ratio is |"
-        yield "| --- | ---: | --- |"
-        for row in bench.rows:
-            yield f"| {row.name} | {_figure(row.ratio)} | {row.note} |"
+        yield section
+
+
+def section(bench: Bench) -> str:
+    """A table in Markdown: ratios alone, since times hold for one machine only."""
+    rows = [f"| {row.name} | {_figure(row.ratio)} | {row.note} |" for row in bench.rows]
+    return "\n".join(["| what | ratio | the ratio is |", "| --- | ---: | --- |", *rows])
+
+
+def written_before() -> dict[str, str]:
+    """Sections of the document, by title."""
+    parts = DOCUMENT.read_text(encoding="utf-8").split(f"\n{_TITLE}")[1:] if DOCUMENT.exists() else []
+    return {title: text.strip() for title, _, text in (part.partition("\n") for part in parts)}
 
 
 def _figure(value: float) -> str:
@@ -95,8 +105,8 @@ def main(names: Sequence[str]) -> int:
         return 2
     found = dict(run_all(names or known))
     print("\n".join(table(found)))
-    if not names:
-        DOCUMENT.write_text("\n".join(document(found)) + "\n", encoding="utf-8")
+    sections = written_before() | {bench.title: section(bench) for bench in found.values()}
+    DOCUMENT.write_text("\n".join(document(sections)) + "\n", encoding="utf-8")
     return 0
 
 

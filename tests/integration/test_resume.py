@@ -51,7 +51,8 @@ def test_killed_twenty_times_all_finish_as_if_undisturbed(tmp_path: Path, undist
     assert len(killed) == 20
     assert {line["killed_by"] for line in killed} == {signal.SIGKILL, signal.SIGALRM}
     for line in killed:
-        assert line["steps"] is None or (line["steps"] % SEGMENT == 0 and line["steps"] < STEPS), line
+        # All of them are there if the last flush was through, but not yet that the run is complete.
+        assert line["steps"] is None or (line["steps"] % SEGMENT == 0 and line["steps"] <= STEPS), line
         assert (line["checkpoint"] or 0) <= (line["steps"] or 0), line
     finished = sorted(tmp_path.glob("finished*.h5"))
     assert finished

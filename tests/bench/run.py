@@ -68,8 +68,8 @@ def document(sections: Mapping[str, str]) -> Iterator[str]:
     yield "# Performance"
     yield ""
     yield "Written by `make bench` (`tests/bench/run.py`), not by hand. Ratios only: each is measured within one run,"
-    yield "ours and the reference in turn, medians. They hold roughly on other machines too; the last digits do not. Each"
-    yield "section is of its own bench's last run."
+    yield "ours and the reference in turn, medians. They hold roughly on other machines too; the last digits do not."
+    yield "Each section is of its own bench's last run."
     yield ""
     yield f"Last run on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}."
     for title, section in sections.items():

@@ -78,10 +78,6 @@ def _short(found: Growth) -> Iterator[str]:
         )
 
 
-def _rows(found: Growth, columns: Columns) -> tuple[tuple[str, ...], ...]:
-    return tuple(_row(year, columns) for year in found.years)
-
-
 def _row(year: Year, columns: Columns) -> tuple[str, ...]:
     nan = float("nan")
     cells = (shown(year.figures.get(name, nan), name.rpartition("_")[2]) for name, _ in columns)
@@ -89,33 +85,27 @@ def _row(year: Year, columns: Columns) -> tuple[str, ...]:
 
 
 def _bought(found: Growth) -> Block:
-    return Block(
-        "Bought and paid in a year",
-        (),
-        ("stage", "scheme", *(title for _, title in _BOUGHT)),
-        _rows(found, _BOUGHT),
-        (
-            "Up: less load or more generation, down: the reverse; less what was given back. DSO, TSO: bought by them "
-            "at the feeder, T: at transmission. EUR: what both pay, and what aggregators of the feeder are paid.",
-        ),
-        2,
+    note = (
+        "Up: less load or more generation, down: the reverse; less what was given back. DSO, TSO: bought by them "
+        "at the feeder, T: at transmission. EUR: what both pay, and what aggregators of the feeder are paid."
     )
+    return _by_year(found, "Bought and paid in a year", _BOUGHT, note)
 
 
 def _left(found: Growth) -> Block:
-    return Block(
-        "What is left in a year",
-        (),
-        ("stage", "scheme", *(title for _, title in _LEFT)),
-        _rows(found, _LEFT),
-        (
-            "Violations: by the power flow, with the worst beyond its limit; without: had nothing been activated. "
-            "Limits unmet: time in which a stage could not keep all limits for all forecast errors planned for. Need: "
-            "of the system; not met: after all stages. Peaks are those of the feeder's head in any of the windows; "
-            "time and energy are of a year.",
-        ),
-        2,
+    note = (
+        "Violations: by the power flow, with the worst beyond its limit; without: had nothing been activated. "
+        "Limits unmet: time in which a stage could not keep all limits for all forecast errors planned for. Need: "
+        "of the system; not met: after all stages. Peaks are those of the feeder's head in any of the windows; "
+        "time and energy are of a year."
     )
+    return _by_year(found, "What is left in a year", _LEFT, note)
+
+
+def _by_year(found: Growth, title: str, columns: Columns, note: str) -> Block:
+    """A row for each stage and scheme."""
+    header = ("stage", "scheme", *(title for _, title in columns))
+    return Block(title, (), header, tuple(_row(year, columns) for year in found.years), (note,), 2)
 
 
 def _stages(found: Growth) -> Block:
@@ -165,6 +155,6 @@ def write_report(found: Growth, lead: Sequence[str], assumptions: Sequence[str],
 def summary(found: Growth) -> list[str]:
     """A table for a terminal."""
     heads = [tuple(title.partition(" [")[k].rstrip("]") for _, title in _SHORT) for k in (0, 2)]
-    rows = [("stage", "scheme", *heads[0]), ("", "", *heads[1]), *_rows(found, _SHORT)]
+    rows = [("stage", "scheme", *heads[0]), ("", "", *heads[1]), *(_row(year, _SHORT) for year in found.years)]
     failed = [f"{year.stage} {year.scheme}: {year.error}" for year in found.years if year.error]
     return [*aligned(rows, left=(0, 1), width=160), *failed]

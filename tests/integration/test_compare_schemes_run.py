@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,10 +29,8 @@ RESIDUAL = "market.uncertainty.base=residual"
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "scenarios"))
-        yield importlib.import_module("compare_schemes")
+def script(scenario_script: Callable[[str], ModuleType]) -> ModuleType:
+    return scenario_script("compare_schemes")
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import csv
-import importlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -24,10 +23,8 @@ WEIGHT = 366 / 0.5
 
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "scenarios"))
-        yield importlib.import_module("growth_2030")
+def script(scenario_script: Callable[[str], ModuleType]) -> ModuleType:
+    return scenario_script("growth_2030")
 
 
 @pytest.fixture(scope="module")

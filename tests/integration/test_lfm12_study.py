@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -26,10 +25,8 @@ KINDS = ("uniform", "normal", "corners", "correlated")
 
 
 @pytest.fixture(scope="module")
-def script():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "scenarios"))
-        yield importlib.import_module("lfm12_study")
+def script(scenario_script):
+    return scenario_script("lfm12_study")
 
 
 @pytest.fixture(scope="module")

@@ -20,17 +20,11 @@ from resumed_runs import (
     Undisturbed,
     assert_same_file,
     stopped_after,
-    undisturbed_runs,
 )
 from short_runs import HUNG_S, REPOSITORY, SCENARIO, start_cosim
 
 from cosim import load_scenario, open_results, result_hash, resume, run
 from cosim.cli import main
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return undisturbed_runs(tmp_path_factory.mktemp)
 
 
 def test_killed_twenty_times_all_finish_as_if_undisturbed(tmp_path: Path, undisturbed: Undisturbed) -> None:

@@ -19,7 +19,6 @@ from resumed_runs import (
     Undisturbed,
     assert_same_file,
     stopped_after,
-    undisturbed_runs,
 )
 from short_runs import REPOSITORY, SCENARIO
 
@@ -27,11 +26,6 @@ from cosim import load_scenario, open_results, resume, run
 from cosim.cli import main
 from cosim.errors import ResultError, ScenarioError
 from cosim.io.store import ResultWriter
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    return undisturbed_runs(tmp_path_factory.mktemp)
 
 
 @pytest.fixture

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """A call that is under way: ``method`` of a simulator since ``since_s`` [s, of `time.perf_counter`], in the step at
     simulated time ``t_s`` [s]; None before the first one."""
 
@@ -31,21 +29,20 @@ class Calls:
         self.changed_s = self._begun_s
         """When a call last began or ended [s, of `time.perf_counter`]."""
 
-    @contextmanager
-    def noted(self, simulator: str, method: str, t_s: int | None) -> Iterator[None]:
-        """Around a call."""
-        since_s = time.perf_counter()
-        self._under_way[simulator] = Call(simulator, method, since_s, t_s)
-        self.changed_s = since_s
-        try:
-            yield
-        finally:
-            del self._under_way[simulator]
-            self.changed_s = time.perf_counter()
-            seconds = self.changed_s - since_s
-            self._seconds[simulator] += seconds
-            if method == "get_data":
-                self._seconds[f"{simulator}.data"] += seconds
+    def began(self, simulator: str, method: str, t_s: int | None) -> Call:
+        """A call begins; `ended` is told when it is over, however it ended."""
+        call = Call(simulator, method, time.perf_counter(), t_s)
+        self._under_way[simulator], self.changed_s = call, call.since_s
+        return call
+
+    def ended(self, call: Call) -> None:
+        """A call is over."""
+        del self._under_way[call.simulator]
+        self.changed_s = time.perf_counter()
+        seconds = self.changed_s - call.since_s
+        self._seconds[call.simulator] += seconds
+        if call.method == "get_data":
+            self._seconds[f"{call.simulator}.data"] += seconds
 
     def under_way(self) -> Mapping[str, Call]:
         """Calls under way, by simulator."""

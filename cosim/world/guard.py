@@ -91,8 +91,11 @@ class GuardedProxy(BaseProxy):
         method = str(request[0])
         if method == "step":
             self._t_s = self._begin_s + request[1][0]
-        with self._calls.noted(self._name, method, self._t_s):
+        under_way = self._calls.began(self._name, method, self._t_s)
+        try:
             answer = await self._guarded(method, self._inner.send(request))
+        finally:
+            self._calls.ended(under_way)
         fault = fault_in(method, request[1], answer, self.meta["type"]) if self._foreign else None
         if fault is not None:
             raise self._error(method, fault)

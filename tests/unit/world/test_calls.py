@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import pytest
+from mosaik.proxies import BaseProxy
 
+from cosim.errors import SimulatorError
 from cosim.wiring import Link, Port
 from cosim.world import watch
 from cosim.world.calls import Call, Calls
+from cosim.world.guard import GuardedProxy
 from cosim.world.watch import stalled, watched
 
 
 def link(source: str, target: str, when: str = "now") -> Link:
     return Link(Port(source, "a", "x"), Port(target, "b", "x"), when)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _under_way(calls: Calls, simulator: str, method: str, t_s: int | None) -> Iterator[None]:
+    call = calls.began(simulator, method, t_s)
+    yield
+    calls.ended(call)
 
 
 LINKS = (
@@ -31,9 +45,9 @@ def test_times_by_simulator_and_phase() -> None:
     calls.begin()
     time.sleep(0.02)
     calls.begun()
-    with calls.noted("grid", "step", 0):
+    with _under_way(calls, "grid", "step", 0):
         time.sleep(0.02)
-    with calls.noted("grid", "get_data", 0):
+    with _under_way(calls, "grid", "get_data", 0):
         time.sleep(0.01)
     first = calls.take()
     assert first["run.begin"] >= 0.02
@@ -47,7 +61,7 @@ def test_times_by_simulator_and_phase() -> None:
 def test_what_is_done_before_a_segment_belongs_to_no_step() -> None:
     calls = Calls()
     calls.begin()
-    with calls.noted("grid", "init", None):
+    with _under_way(calls, "grid", "init", None):
         time.sleep(0.01)
     calls.begun()
     taken = calls.take()
@@ -58,13 +72,17 @@ def test_what_is_done_before_a_segment_belongs_to_no_step() -> None:
 def test_a_call_that_fails_is_over() -> None:
     calls = Calls()
 
-    def failing() -> None:
-        with calls.noted("grid", "step", 900):
+    class Failing(BaseProxy):
+        async def send(self, request: Any) -> Any:
             assert calls.under_way()["grid"].t_s == 900
             raise ValueError("no")
 
-    with pytest.raises(ValueError, match="no"):
-        failing()
+        meta: ClassVar[Any] = {"type": "time-based"}
+        stop = init = None
+
+    guarded = GuardedProxy("grid", Failing(), 1.0, calls, 0, foreign=False)
+    with pytest.raises(SimulatorError, match=r"grid failed in step\(\) at simulated time 900 s: ValueError: no"):
+        asyncio.run(guarded.send(("step", (900, {}, 0), {})))
     assert calls.under_way() == {}
 
 
@@ -88,13 +106,13 @@ def test_a_stalled_step_is_told_and_told_again(
     monkeypatch.setattr(watch, "_AGAIN_S", 0.2)
     calls = Calls()
     with caplog.at_level(logging.WARNING), watched(calls, LINKS, 0.1):
-        with calls.noted("grid", "step", 1800):
+        with _under_way(calls, "grid", "step", 1800):
             time.sleep(0.25)
             assert len(caplog.messages) == 1
             time.sleep(0.25)
             assert len(caplog.messages) == 2
         for _ in range(10):
-            with calls.noted("grid", "get_data", 1800):
+            with _under_way(calls, "grid", "get_data", 1800):
                 time.sleep(0.03)
     assert len(caplog.messages) == 2, "none while it gets on"
     assert caplog.messages[0].endswith("(waiting for it: sensors, gateway, recorder)")

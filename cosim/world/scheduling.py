@@ -54,7 +54,7 @@ _advance_progress_anyway = scheduler.advance_progress
 
 def _advance_progress(sim: Any, world: Any) -> None:
     """Nothing moves during a step, nor where the time is what it was; the end of the run counts only where nothing
-    comes before it."""
+    comes before it. Who is in the middle of a step can still say something at its time, as from mosaik 3.7 on."""
     if world.rt_factor:
         _advance_progress_anyway(sim, world)
         return
@@ -62,8 +62,8 @@ def _advance_progress(sim: Any, world: Any) -> None:
         return
     first = sim.next_steps[0] if sim.next_steps else None
     for by, reach in sim.triggering_ancestors.items():
-        if by.next_steps:
-            earliest = reach.earliest_sum(by.next_steps[0])
+        if by.current_step or by.next_steps:
+            earliest = reach.earliest_sum(by.current_step or by.next_steps[0])
             first = earliest if first is None or earliest.tiers < first.tiers else first
     if first is None or first.tiers[0] >= world.until:
         first = TieredTime(world.until) + sim.from_world_time

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from cosim.domain.frames import Signal
 from cosim.io.layout import MISSING_CODE, text_of
 
 EVENT_CHUNK_ROWS = 256
+TEXT = h5py.string_dtype("utf-8")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -35,10 +36,13 @@ class Series:
 
 @dataclass
 class Table:
-    """An event table and the rows of it that are not in the file yet; ``written`` are."""
+    """An event table: its columns' units (None: text) and data sets by name, those of ``row`` numbers, and the rows
+    that are not in the file yet; ``written`` are."""
 
     group: h5py.Group
     columns: dict[str, str | None]
+    datasets: dict[str, h5py.Dataset]
+    numbers: h5py.Dataset
     rows: list[Mapping[str, object]] = field(default_factory=list)
     written: int = 0
 
@@ -122,11 +126,14 @@ def extend_table(table: Table) -> None:
         return
     for name, unit in table.columns.items():
         values = [row[name] for row in table.rows]
-        column = table.group[name]
-        if unit is None:
-            column.resize(table.written, axis=0)
-            column[first:] = np.array(["" if value is None else text_of(str(value)) for value in values], dtype=object)
-        else:
-            append(column, first, np.array([np.nan if value is None else value for value in values], np.float64))
-    append(table.group["row"], first, np.arange(first, table.written, dtype=np.int64))
+        append(table.datasets[name], first, _texts(values) if unit is None else _numbers(values))
+    append(table.numbers, first, np.arange(first, table.written, dtype=np.int64))
     table.rows.clear()
+
+
+def _texts(values: Sequence[object]) -> npt.NDArray[Any]:
+    return np.array(["" if value is None else text_of(str(value)) for value in values], dtype=TEXT)
+
+
+def _numbers(values: Sequence[Any]) -> npt.NDArray[Any]:
+    return np.array([np.nan if value is None else value for value in values], np.float64)

@@ -36,6 +36,7 @@ from cosim.io.layout import (
 )
 from cosim.io.series import (
     EVENT_CHUNK_ROWS,
+    TEXT,
     Series,
     Table,
     append,
@@ -50,7 +51,6 @@ from cosim.io.target import held, refuse_target, remove_left_over
 
 Status = Literal["complete", "failed", "interrupted"]
 
-_TEXT = h5py.string_dtype("utf-8")
 _SLACK_BYTES = 1 << 16
 _BYTES_PER_SERIES = 1 << 13  # growth of the chunk index and headers of one data set in a flush, generously
 _HDF5_ERRORS = (OSError, RuntimeError)
@@ -148,7 +148,7 @@ class ResultWriter:
         group["time"] = self._time  # a hard link: tools that open one group see the decoded time
         for signal in signals:
             if signal.axis not in group:
-                scale = group.create_dataset(signal.axis, data=np.array(signal.elements, dtype=object), dtype=_TEXT)
+                scale = group.create_dataset(signal.axis, data=np.array(signal.elements, dtype=object), dtype=TEXT)
                 scale.make_scale(signal.axis)
                 scale.attrs["long_name"] = f"{signal.axis} id"
             self._series[simulator, model, signal.attribute] = create_signal(
@@ -170,13 +170,14 @@ class ResultWriter:
         shape: dict[str, Any] = {"shape": (0,), "maxshape": (None,), "chunks": (EVENT_CHUNK_ROWS,)}
         scale = group.create_dataset("row", dtype=np.int64, **shape)
         scale.make_scale("row")
+        columns: dict[str, h5py.Dataset] = {}
         for name, unit in table.columns.items():
-            kind = {"dtype": _TEXT} if unit is None else {"dtype": np.float64, "fillvalue": np.nan}
-            column = group.create_dataset(name, **shape, **kind)
+            kind = {"dtype": TEXT} if unit is None else {"dtype": np.float64, "fillvalue": np.nan}
+            column = columns[name] = group.create_dataset(name, **shape, **kind)
             column.dims[0].attach_scale(scale)
             if unit is not None:
                 column.attrs["units"] = self._time_units() if name == "t_s" else unit
-        self._tables[simulator, table.name] = Table(group, dict(table.columns))
+        self._tables[simulator, table.name] = Table(group, dict(table.columns), columns, scale)
 
     def start(self) -> None:
         """The run begins: the file takes its final name, replacing an older result. The first ``end_step`` calls it."""

@@ -49,9 +49,7 @@ def take_events(old: h5py.Group, table: Table, rows: int) -> None:
     """The first ``rows`` events."""
     for first in range(0, rows, _ROWS):
         last = min(first + _ROWS, rows)
-        for name, unit in table.columns.items():
-            column = table.group[name]
-            column.resize(last, axis=0)
-            column[first:last] = old[name][first:last] if unit is None else old[name][first:last].astype(np.float64)
-        append(table.group["row"], first, np.arange(first, last, dtype=np.int64))
+        for name, column in table.datasets.items():
+            append(column, first, old[name][first:last].astype(column.dtype))
+        append(table.numbers, first, np.arange(first, last, dtype=np.int64))
     table.written = rows

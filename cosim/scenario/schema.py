@@ -56,11 +56,13 @@ class FileProfiles(TimeSeriesFile):
     @model_validator(mode="before")
     @classmethod
     def _one_source(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "simbench" in value:
+        if not isinstance(value, dict) or "simbench" not in value:
+            return value
+        if value["simbench"] is not None:
             raise ValueError(
                 "profiles come from `simbench` or from `file`, not both; `simbench: null` takes an inherited one out"
             )
-        return value
+        return {key: given for key, given in value.items() if key != "simbench"}  # nothing was inherited
 
 
 Profiles = Annotated[

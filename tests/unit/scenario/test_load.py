@@ -290,6 +290,8 @@ def test_null_takes_an_inherited_key_out(tmp_path: Path) -> None:
         load_scenario(both)
     one = write(tmp_path, "extends: a.yaml\nprofiles: {simbench: null, file: p.csv, timezone: UTC}\n", "c.yaml")
     assert load_scenario(one).scenario.profiles == FileProfiles(file=Path("p.csv"), timezone="UTC")
+    none = write(tmp_path, MINIMAL + "profiles: {simbench: null, file: p.csv, timezone: UTC}\n", "d.yaml")
+    assert load_scenario(none).scenario.profiles == FileProfiles(file=Path("p.csv"), timezone="UTC")
 
 
 def test_extending_in_a_circle(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def _steps(making: _Making, b: int, bid: Bid, chosen: int | None) -> None:
     case = making.case
     locked = case.locked.get(bid.id, (0.0,) * case.n_mtu)
     for t, (offered, fixed) in enumerate(zip(bid.quantity_kw, locked, strict=True)):
-        terms: dict[int, float] = {}
+        used = list[int]()
         for step in bid.steps:
             size = min(step.quantity_kw, offered)
             offered -= size
@@ -196,11 +196,11 @@ def _steps(making: _Making, b: int, bid: Bid, chosen: int | None) -> None:
             fixed -= least
             if size > 0.0:
                 column = making.columns.add(step.price_eur_per_kwh * case.mtu_h, least, size)
-                terms[column] = 1.0
+                used.append(column)
                 making.cells.append((b, t, column, 1.0))
-        if terms:
+        if used and bid.whole:
             tag = RowTag("min_accept", t, bid.id, priced=False)
-            _all_or_nothing(making, tag, terms, bid.quantity_kw[t], bid, chosen)
+            _all_or_nothing(making, tag, dict.fromkeys(used, 1.0), bid.quantity_kw[t], bid, chosen)
 
 
 def _all_or_nothing(
@@ -299,7 +299,7 @@ def _one_direction(making: _Making) -> None:
         for name in bid.members:
             of_resource.setdefault(name, []).append(b)
     for name, own in of_resource.items():
-        if _tempting([making.bids[b] for b in own]):
+        if len(own) > 1 and _tempting([making.bids[b] for b in own]):
             cells = [cell for cell in making.cells if cell[0] in own]
             for t in range(making.case.n_mtu):
                 _decide_direction(making, name, t, [(b, column, kw) for b, at, column, kw in cells if at == t])

@@ -45,21 +45,8 @@ def by_merit(stage: Stage, problem: Problem) -> Merit | None:
     if not _simple(stage, problem):
         return None
     low = {bid.id: case.locked.get(bid.id, (0.0,))[0] for bid in case.bids}
-    on_import = effects_on_import(case.bids, case.resources, problem.grid.rows)
-    effect = {name: -change for name, change in on_import.items()}
-    steps = [step for bid in case.bids for step in _steps(bid, low[bid.id], effect[bid.id])]
-    begin_kw = sum(effect[name] * kw for name, kw in low.items())
-    if case.settings.interface_kw is None:
-        found = _idle(steps)
-    else:
-        found = _balanced(steps, -_target_kw(problem) - begin_kw, case.bids)
-    if found is None:
-        return None
-    taken, worth = found
-    kw = dict(low)
-    for step, used in zip(steps, taken.tolist(), strict=True):
-        kw[step.bid] += used
-    return None if _near_a_limit(problem, kw) else Merit(kw, worth)
+    found = _idle(case.bids, low) if case.settings.interface_kw is None else _balanced(problem, low)
+    return None if found is None or _near_a_limit(problem, found.kw) else found
 
 
 def _simple(stage: Stage, problem: Problem) -> bool:
@@ -84,24 +71,46 @@ def _target_kw(problem: Problem) -> float:
     return float(interface[0])
 
 
-def _steps(bid: Bid, low_kw: float, effect: float) -> Iterator[_Step]:
-    """What may be used of a bid on top of what was awarded before."""
+def _left(bid: Bid, low_kw: float) -> Iterator[tuple[float, float]]:
+    """(kW, price [EUR/kWh]) of what may be used of a bid on top of what was awarded before."""
     left, room = low_kw, bid.quantity_kw[0]
     for step in bid.steps:
         width = min(step.quantity_kw, room)
         used = min(left, width)
         left, room = left - used, room - width
         if width - used > 0.0:
-            yield _Step(bid.id, width - used, effect, step.price_eur_per_kwh / effect if effect else np.nan)
+            yield width - used, step.price_eur_per_kwh
 
 
-def _idle(steps: list[_Step]) -> tuple[Floats, float] | None:
+def _idle(bids: Sequence[Bid], low: Mapping[str, float]) -> Merit | None:
     """Without a balance nothing is bought, unless a seller would pay for it."""
-    costs = any(step.at * step.effect < _ALIKE_EUR_PER_KWH for step in steps)
-    return None if costs else (np.zeros(len(steps)), 0.0)
+    if any(price < _ALIKE_EUR_PER_KWH for bid in bids for _, price in _left(bid, low[bid.id])):
+        return None
+    return Merit(dict(low), 0.0)
 
 
-def _balanced(steps: list[_Step], export_kw: float, bids: Sequence[Bid]) -> tuple[Floats, float] | None:
+def _balanced(problem: Problem, low: Mapping[str, float]) -> Merit | None:
+    """What changes the import by just as much as the plan has to."""
+    case = problem.case
+    on_import = effects_on_import(case.bids, case.resources, problem.grid.rows)
+    effect = {name: -change for name, change in on_import.items()}
+    steps = [
+        _Step(bid.id, kw, effect[bid.id], price / effect[bid.id] if effect[bid.id] else np.nan)
+        for bid in case.bids
+        for kw, price in _left(bid, low[bid.id])
+    ]
+    begin_kw = sum(effect[name] * kw for name, kw in low.items())
+    found = _in_order(steps, -_target_kw(problem) - begin_kw, case.bids)
+    if found is None:
+        return None
+    taken, worth = found
+    kw = dict(low)
+    for step, used in zip(steps, taken.tolist(), strict=True):
+        kw[step.bid] += used
+    return Merit(kw, worth)
+
+
+def _in_order(steps: list[_Step], export_kw: float, bids: Sequence[Bid]) -> tuple[Floats, float] | None:
     """Export rises with its worth: bids that raise it are taken one after the other, those that lower it given up."""
     if not all(abs(step.effect) > 0.5 for step in steps):
         return None
@@ -145,7 +154,7 @@ def _near_a_limit(problem: Problem, kw: Mapping[str, float]) -> bool:
     change = _change(problem, kw)
     if change is None or (band is not None and band.base == "residual"):
         return True
-    size, n = np.abs(rows.at(*change)), len(rows.conductors)
+    size, n = np.abs(rows.at(*change) if any(each.any() for each in change) else rows.base), len(rows.conductors)
     reach = np.zeros(len(size)) if band is None else problem.case.protections[0].reach(ceiling=True)
     over = size + reach > _NEAR * np.concatenate([rows.i_max_a, rows.v_max_pu])
     under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _NEAR

@@ -94,7 +94,7 @@ class Program:
         return np.flatnonzero(self.columns.integer)
 
     def with_columns(self, more: Columns) -> Program:
-        return Program(_joined_columns(self.columns, more), self.rows, self.origin)
+        return Program(joined_columns(self.columns, more), self.rows, self.origin)
 
     def with_rows(self, more: Rows) -> Program:
         return Program(self.columns, joined_rows([self.rows, more]), self.origin)
@@ -123,7 +123,8 @@ def joined_rows(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _joined_columns(first: Columns, second: Columns) -> Columns:
+def joined_columns(first: Columns, second: Columns) -> Columns:
+    """The columns of both, in order."""
     if not len(second.cost):
         return first
     return Columns(

@@ -3,7 +3,6 @@ the market on it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -12,11 +11,10 @@ from cosim.case import Case
 from cosim.coordination.feeder_area import area_grid
 from cosim.coordination.grid import Grid
 from cosim.domain.frames import Floats
-from cosim.domain.market import Resource
 from cosim.grid.limits import Limits, decisive_nodes
 from cosim.grid.measures import Positions
 from cosim.market.feeder_model import FeederModel
-from cosim.market.session import LocalMarket, Situation
+from cosim.market.session import LocalMarket, Situation, registered_kw
 
 _MODELS_KEPT = 32  # one for each combination of positions
 
@@ -34,6 +32,7 @@ class Network:
             layout = case.layout
             first = np.isin(layout.conductor_terminal, layout.branch_start)
             self._i_max_a = np.where(first, self._i_max_a, np.nan)
+        self._registered_kw = registered_kw({unit.resource.id: unit.resource for unit in case.portfolio}, case.pods)
         at = lru_cache(_MODELS_KEPT)(self.at)
         self.market = LocalMarket(case.market_config, at, case.pod_kinds, case.clock.mtu_s)
 
@@ -42,12 +41,12 @@ class Network:
         network = self._case.engines.network(position)
         return FeederModel(network, self._case.feeder.head_terminal, self._i_max_a, self._v_min_pu, self._v_max_pu)
 
-    def area(self, name: str, situation: Situation, resources: Mapping[str, Resource]) -> Grid:
-        """The feeder in the one MTU of a situation as an area of that name, with the limits that ``resources`` could
+    def area(self, name: str, situation: Situation) -> Grid:
+        """The feeder in the one MTU of a situation as an area of that name, with the limits that its resources could
         matter for."""
         model = self.market.model_at(situation.position)
         linear, rows = model.around(situation.p_kw[0], situation.q_kvar[0])
-        return area_grid(name, linear, *self.market.in_question(rows, situation, resources))
+        return area_grid(name, linear, *self.market.in_question(rows, situation, self._registered_kw))
 
     def snapshot(self, name: str, p_kw: Floats, q_kvar: Floats) -> Grid:
         """The feeder at powers of PODs (n_pod,) as an area of that name, with all limits and its controls where the

@@ -200,13 +200,14 @@ class Voice:
         """All that its stages award for good, each with its bid and the area where that is."""
         if self._party is None:
             return []
-        bids, resources = self._party.knows.offers()
-        offered = {bid.id: bid for bid in bids}
-        return [
-            (award, offered[award.bid], place_of(offered[award.bid], resources))
-            for outcome in binding(self._party)
-            for award in awards_of(self._party.knows.own.t_s, outcome)
-        ]
+        t_s = self._party.knows.own.t_s
+        awards = [award for outcome in binding(self._party) for award in awards_of(t_s, outcome)]
+        if not awards:
+            return []
+        bids, resources = self._party.knows.offers
+        sold = {award.bid for award in awards}
+        offered = {bid.id: (bid, place_of(bid, resources)) for bid in bids if bid.id in sold}
+        return [(award, *offered[award.bid]) for award in awards]
 
     @contextmanager
     def _named(self, mtu_s: int) -> Iterator[None]:
@@ -256,7 +257,8 @@ class Voice:
         t_s = self._party.knows.own.t_s
         cleared = [(self._party.knows.outcomes[name], n) for name, n in self._party.rounds.items()]
         stamp = {"t_s": t_s, "gate_s": t_s - self._step_s}
-        offered_kw = {bid.id: bid.quantity_kw[0] for bid in self._party.knows.offers()[0]}
+        less = any(outcome.excluded for outcome, _ in cleared)
+        offered_kw = {bid.id: bid.quantity_kw[0] for bid in self._party.knows.offers[0]} if less else {}
         return {
             STAGES.name: [stamp | _stage_row(outcome, rounds) for outcome, rounds in cleared],
             TRANSFERS.name: [stamp | row for row in self._transfer_rows(self._party)],

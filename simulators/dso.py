@@ -159,7 +159,7 @@ class Dso(Adapter):
         area = Area(
             case.area,
             interfaces(case)[case.area],
-            self._network.area(case.area, situation, self._resources),
+            self._network.area(case.area, situation),
             self._matrix,
             terms.change_kw,
             terms.tolerance_kw,

@@ -100,4 +100,4 @@ def _first_place(bid: Bid, resources: Mapping[str, Resource]) -> str:
 
 def place_of(bid: Bid, resources: Mapping[str, Resource]) -> str:
     """The area of a bid, which lies in one; empty at transmission."""
-    return area_of(resources[bid.members[0]].pod)
+    return area_of(resources[bid.resource or bid.members[0]].pod)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from cosim.grid.linear import Linearisation, LinearNetwork
 from cosim.market.network import NetworkRows, network_rows
 from cosim.market.uncertainty import Uncertainty
 from cosim.scenario import schema
+
+_NAMES_KEPT = 16
 
 
 class FeederArea:
@@ -65,14 +68,15 @@ class FeederArea:
 def area_grid(area: str, model: Linearisation, rows: NetworkRows, uncertainty: Uncertainty | None = None) -> Grid:
     """A linearised feeder as the network of an area: all of it under the area's name; ``rows``: what ``model`` says of
     limited quantities, or some of them."""
-    named = replace(
-        rows,
-        pods=tuple(f"{area}/{name}" for name in rows.pods),
-        conductors=tuple(f"{area}/{name}" for name in rows.conductors),
-        nodes=tuple(f"{area}/{name}" for name in rows.nodes),
-    )
+    pods, conductors, nodes = (_within(area, names) for names in (rows.pods, rows.conductors, rows.nodes))
+    named = replace(rows, pods=pods, conductors=conductors, nodes=nodes)
     import_kw = float(model.state.head_kva.sum().real)
     return Grid(named, model.head_by_p.imag, model.head_by_q.imag, uncertainty, import_kw=import_kw)
+
+
+@lru_cache(_NAMES_KEPT)
+def _within(area: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{area}/{name}" for name in names)
 
 
 def _or_none(limit: Floats) -> Floats:

@@ -217,6 +217,8 @@ def without_voltages(grid: Grid) -> Grid:
 
 def shifted(grid: Grid, consumption_kw: Mapping[str, float]) -> Grid:
     """Around a schedule with that much more consumption at some PODs."""
+    if not any(consumption_kw.values()):
+        return grid
     rows = grid.rows
     delta = np.array([consumption_kw.get(pod, 0.0) for pod in rows.pods])
     state = rows.at(delta, np.zeros(len(delta)))

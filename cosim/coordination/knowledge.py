@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Final
 
 from cosim.coordination.case import Area
@@ -49,7 +50,7 @@ class Knowledge:
         """What it knows when a stage begins. Raises BidError if limits are for another version of the topology."""
         stage, own = self.scheme.stages[name], self.own
         transmission, interfaces, areas = self._networks()
-        bids, resources = self.offers()
+        bids, resources = self.offers
         awards = _Awards(stage.knows_distribution, self._agreed(name))
         for before in self.cleared_before(name):
             self._add_own(awards, before)
@@ -132,8 +133,16 @@ class Knowledge:
                 if isinstance(body, kind):
                     yield from getattr(body, entries)
 
-    def _at_the_gate(self, kind: MessageType) -> Iterator[Message]:
-        yield from (message for (k, at, _), message in sorted(self.mail.items()) if (k, at) == (kind, GATE))
+    def _at_the_gate(self, kind: MessageType) -> Sequence[Message]:
+        return self._of_the_gate.get(kind, ())
+
+    @cached_property
+    def _of_the_gate(self) -> Mapping[MessageType, Sequence[Message]]:
+        """What was said at the gate by type, in the order of senders."""
+        found: dict[MessageType, list[Message]] = {}
+        for kind, _, sender in sorted(key for key in self.mail if key[1] == GATE):
+            found.setdefault(kind, []).append(self.mail[kind, GATE, sender])
+        return found
 
     def _networks(self) -> tuple[Grid | None, Mapping[str, str], Mapping[str, Area]]:
         transmission, interfaces, areas = self.own.transmission, dict(self.own.interfaces), dict(self.own.areas)
@@ -148,6 +157,7 @@ class Knowledge:
                 transmission, interfaces = operated(model, operating[""]), dict(model.interfaces)
         return transmission, interfaces, areas
 
+    @cached_property
     def offers(self) -> tuple[tuple[Bid, ...], Mapping[str, Resource]]:
         """All bids that it has or got, and the resources of which it knows."""
         bids, resources = list(self.own.bids), dict(self.own.resources)
@@ -171,7 +181,7 @@ class Knowledge:
 
     def _listed(self) -> dict[str, Resource]:
         told = [message.body for message in self._at_the_gate("RESOURCE_LIST")]
-        at_transmission = {k: unit for k, unit in self.offers()[1].items() if not area_of(unit.pod)}
+        at_transmission = {k: unit for k, unit in self.offers[1].items() if not area_of(unit.pod)}
         return at_transmission | {
             unit.id: unit for body in told if isinstance(body, Offered) for unit in body.resources
         }

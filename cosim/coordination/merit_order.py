@@ -30,13 +30,14 @@ class Merit(NamedTuple):
     worth_eur_per_kwh: float
 
 
-class _Step(NamedTuple):
-    """A piece of a bid: used from a worth of export on, or, of a bid that lowers it, up to a worth."""
+class _Steps(NamedTuple):
+    """Pieces of bids (n,): the number of the bid, kW, effect of 1 kW on export, and the worth of export [EUR/kWh] from
+    which on a piece is used, or, of a bid that lowers export, up to which."""
 
-    bid: str
-    kw: float
-    effect: float  # on export, per kW
-    at: float
+    bid: tuple[int, ...]
+    kw: Floats
+    effect: Floats
+    at: Floats
 
 
 def by_merit(stage: Stage, problem: Problem) -> Merit | None:
@@ -45,21 +46,8 @@ def by_merit(stage: Stage, problem: Problem) -> Merit | None:
     if not _simple(stage, problem):
         return None
     low = {bid.id: case.locked.get(bid.id, (0.0,))[0] for bid in case.bids}
-    on_import = effects_on_import(case.bids, case.resources, problem.grid.rows)
-    effect = {name: -change for name, change in on_import.items()}
-    steps = [step for bid in case.bids for step in _steps(bid, low[bid.id], effect[bid.id])]
-    begin_kw = sum(effect[name] * kw for name, kw in low.items())
-    if case.settings.interface_kw is None:
-        found = _idle(steps)
-    else:
-        found = _balanced(steps, -_target_kw(problem) - begin_kw, case.bids)
-    if found is None:
-        return None
-    taken, worth = found
-    kw = dict(low)
-    for step, used in zip(steps, taken.tolist(), strict=True):
-        kw[step.bid] += used
-    return None if _near_a_limit(problem, kw) else Merit(kw, worth)
+    found = _idle(case.bids, low) if case.settings.interface_kw is None else _balanced(problem, low)
+    return None if found is None or _near_a_limit(problem, found.kw) else found
 
 
 def _simple(stage: Stage, problem: Problem) -> bool:
@@ -84,56 +72,76 @@ def _target_kw(problem: Problem) -> float:
     return float(interface[0])
 
 
-def _steps(bid: Bid, low_kw: float, effect: float) -> Iterator[_Step]:
-    """What may be used of a bid on top of what was awarded before."""
+def _left(bid: Bid, low_kw: float) -> Iterator[tuple[float, float]]:
+    """(kW, price [EUR/kWh]) of what may be used of a bid on top of what was awarded before."""
     left, room = low_kw, bid.quantity_kw[0]
     for step in bid.steps:
         width = min(step.quantity_kw, room)
         used = min(left, width)
         left, room = left - used, room - width
         if width - used > 0.0:
-            yield _Step(bid.id, width - used, effect, step.price_eur_per_kwh / effect if effect else np.nan)
+            yield width - used, step.price_eur_per_kwh
 
 
-def _idle(steps: list[_Step]) -> tuple[Floats, float] | None:
+def _idle(bids: Sequence[Bid], low: Mapping[str, float]) -> Merit | None:
     """Without a balance nothing is bought, unless a seller would pay for it."""
-    costs = any(step.at * step.effect < _ALIKE_EUR_PER_KWH for step in steps)
-    return None if costs else (np.zeros(len(steps)), 0.0)
-
-
-def _balanced(steps: list[_Step], export_kw: float, bids: Sequence[Bid]) -> tuple[Floats, float] | None:
-    """Export rises with its worth: bids that raise it are taken one after the other, those that lower it given up."""
-    if not all(abs(step.effect) > 0.5 for step in steps):
+    if any(price < _ALIKE_EUR_PER_KWH for bid in bids for _, price in _left(bid, low[bid.id])):
         return None
-    up = np.array([step.effect > 0.0 for step in steps], dtype=bool)
-    kw = np.array([step.kw for step in steps])
-    gain = kw * np.abs([step.effect for step in steps])
-    order = np.argsort([step.at for step in steps], kind="stable")
-    reached = np.cumsum(gain[order]) - gain[~up].sum()
+    return Merit(dict(low), 0.0)
+
+
+def _balanced(problem: Problem, low: Mapping[str, float]) -> Merit | None:
+    """What changes the import by just as much as the plan has to."""
+    case = problem.case
+    effect = [-change for change in effects_on_import(case.bids, case.resources, problem.grid.rows).values()]
+    left = [(b, *piece) for b, bid in enumerate(case.bids) for piece in _left(bid, low[bid.id])]
+    begin_kw = sum(each * kw for each, kw in zip(effect, low.values(), strict=True))
+    if not left:
+        return None
+    of, kw, price = zip(*left, strict=True)
+    by = np.array([effect[b] for b in of])
+    if not (np.abs(by) > 0.5).all():
+        return None
+    found = _in_order(_Steps(of, np.array(kw), by, np.array(price) / by), -_target_kw(problem) - begin_kw, case.bids)
+    if found is None:
+        return None
+    taken, worth = found
+    total = list(low.values())
+    for b, used in zip(of, taken.tolist(), strict=True):
+        total[b] += used
+    return Merit(dict(zip(low, total, strict=True)), worth)
+
+
+def _in_order(steps: _Steps, export_kw: float, bids: Sequence[Bid]) -> tuple[Floats, float] | None:
+    """Export rises with its worth: bids that raise it are taken one after the other, those that lower it given up."""
+    worth, kw, up = steps.at, steps.kw, steps.effect > 0.0
+    gain = kw * np.abs(steps.effect)
+    order = np.argsort(worth, kind="stable")
+    given_up = gain[~up].sum()
+    reached = np.cumsum(gain[order]) - given_up
     last = int(np.searchsorted(reached, export_kw))
     if last == len(order):
         return None
-    worth = np.array([step.at for step in steps])
     alike = np.abs(worth[order] - worth[order[last]]) < _ALIKE_EUR_PER_KWH
     if np.count_nonzero(alike) > 1:
-        if any(abs(steps[k].effect) != 1.0 for k in order[alike]):
+        if (np.abs(steps.effect[order[alike]]) != 1.0).any():
             return None
         order[alike] = _as_preferred(order[alike].tolist(), steps, bids)
-        reached = np.cumsum(gain[order]) - gain[~up].sum()
+        reached = np.cumsum(gain[order]) - given_up
         last = int(np.searchsorted(reached, export_kw))
-    moved = np.zeros(len(steps))
+    moved = np.zeros(len(order))
     moved[order[:last]] = 1.0
     here = order[last]
     moved[here] = 1.0 - (reached[last] - export_kw) / gain[here]
     return np.where(up, moved, 1.0 - moved) * kw, float(worth[here])
 
 
-def _as_preferred(alike: list[int], steps: Sequence[_Step], bids: Sequence[Bid]) -> list[int]:
+def _as_preferred(alike: list[int], steps: _Steps, bids: Sequence[Bid]) -> list[int]:
     """Steps of one worth in the order in which they are moved: given up from the last on, then taken from the first
     on."""
     place = {bid.id: k for k, bid in enumerate(canonical(bids))}
-    alike = sorted(alike, key=lambda k: (place[steps[k].bid], k))
-    given_up, taken = ([k for k in alike if (steps[k].effect > 0.0) is up] for up in (False, True))
+    alike = sorted(alike, key=lambda k: (place[bids[steps.bid[k]].id], k))
+    given_up, taken = ([k for k in alike if (steps.effect[k] > 0.0) == up] for up in (False, True))
     return given_up[::-1] + taken
 
 
@@ -145,7 +153,7 @@ def _near_a_limit(problem: Problem, kw: Mapping[str, float]) -> bool:
     change = _change(problem, kw)
     if change is None or (band is not None and band.base == "residual"):
         return True
-    size, n = np.abs(rows.at(*change)), len(rows.conductors)
+    size, n = np.abs(rows.at(*change) if any(each.any() for each in change) else rows.base), len(rows.conductors)
     reach = np.zeros(len(size)) if band is None else problem.case.protections[0].reach(ceiling=True)
     over = size + reach > _NEAR * np.concatenate([rows.i_max_a, rows.v_max_pu])
     under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _NEAR

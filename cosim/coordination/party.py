@@ -182,8 +182,10 @@ def _in_a_cycle(scheme: Scheme, name: str) -> bool:
 def _told(party: Party, name: str, outcome: StageOutcome) -> Iterator[Message]:
     """Who hears of an outcome, each what concerns it."""
     said = dict.fromkeys((f.type, f.receiver) for f in flows(party.scheme) if _is_of(f, name, party.role))
-    bids, resources = party.knows.offers() if said else ((), {})
-    places = {bid.id: place_of(bid, resources) for bid in bids}
+    if not said:
+        return
+    bids, resources = party.knows.offers
+    places = {bid.id: place_of(bid, resources) for bid in bids if bid.id in outcome.bought}
     version = party.knows.own.areas[party.area].matrix.version if party.area else party.knows.own.matrix_version
     for kind, role in said:
         for receiver in _of_role(party, role):

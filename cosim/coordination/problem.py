@@ -144,13 +144,19 @@ def _at_bus(unit: Resource, bus: str) -> Resource:
 def effects_on_import(bids: Iterable[Bid], resources: Mapping[str, Resource], rows: NetworkRows) -> dict[str, float]:
     """Change of the head's import [kW] by 1 kW of each bid; of one of any split, the mean of its members."""
     by_p, by_q = rows.head_by_p.tolist(), rows.head_by_q.tolist()
+
+    def of(name: str) -> float:
+        unit = resources[name]
+        k = rows.index[unit.pod]
+        return float(by_p[k] + unit.kvar_per_kw * by_q[k])
+
     found = {}
     for bid in bids:
-        total = 0.0
-        for name, share in (dict(bid.shares) or dict.fromkeys(bid.members, 1.0 / len(bid.members))).items():
-            unit = resources[name]
-            k = rows.index[unit.pod]
-            total += share * (by_p[k] + unit.kvar_per_kw * by_q[k])
+        if bid.resource is not None:
+            total = of(bid.resource)
+        else:
+            shares = bid.shares or [(name, 1.0 / len(bid.members)) for name in bid.members]
+            total = sum(share * of(name) for name, share in shares)
         found[bid.id] = bid.direction.delta_p_kw(total)
     return found
 

@@ -96,11 +96,21 @@ def _in_scope(stage: Stage, now: Situation, bid: Bid, place: str) -> bool:
 
 
 def _in_kvar(now: Situation, bid: Bid) -> bool:
+    if bid.resource is not None:
+        return is_reactive(now.resources[bid.resource])
     return all(is_reactive(now.resources[name]) for name in bid.members)
+
+
+def _untouched(now: Situation, bid: Bid) -> bool:
+    """Whether nothing that was told or done before says anything of a bid, or of those who deliver it."""
+    told = now.picked is not None or now.listed is not None or bid.id in now.caps
+    return not (told or bid.id in now.locked or bid.id in now.used) and now.taken.keys().isdisjoint(bid.members)
 
 
 def _limited(stage: Stage, now: Situation, bid: Bid, locked: float) -> Allowed:
     whole = bid.quantity_kw[0]
+    if bid.min_accept == 0.0 and _untouched(now, bid):
+        return Allowed(bid, 0.0, whole, 0.0)
     high = max(locked, whole - now.used.get(bid.id, 0.0))
     low = 0.0 if stage.reversal == "buy_back" else locked
     if reason := _excluded(stage, now, bid):

@@ -94,7 +94,8 @@ def _plan(stage: Stage, problem: Problem, solver: Solver) -> Plan:
 def _objective_eur(problem: Problem, plan: Plan) -> float:
     if plan.clearing is not None:
         return plan.clearing.objective_eur
-    return sum(asked_eur_per_h(bid, plan.kw[bid.id]) for bid in problem.case.bids) * problem.case.mtu_h
+    used = ((bid, plan.kw[bid.id]) for bid in problem.case.bids)
+    return sum(asked_eur_per_h(bid, kw) for bid, kw in used if kw) * problem.case.mtu_h
 
 
 def _small(kw: float) -> float:

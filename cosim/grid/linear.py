@@ -92,6 +92,7 @@ class LinearNetwork:
         self._reduction = Reduction(network, self.nodes, np.concatenate([chosen, at_head]))
         self._fixed_point = FixedPoint(self._reduction)
         self._share_va = self._reduction.share_va if by == "pod" else self._by_branch()
+        self._rise = -self._reduction.response
 
     def _by_branch(self) -> scipy.sparse.csr_matrix:
         row = self._reduction.row_of_branch
@@ -117,7 +118,8 @@ class LinearNetwork:
         by_p = own.toarray()
         columns = _quarters(by_p.real, by_p.imag, by_p.imag, -by_p.real)  # by p, and by q: -1j times that
         solved = np.linalg.solve(response_system(self._reduction, s_va, u), columns)
-        i_by = solved[:n_row] + 1j * solved[n_row:]
+        i_by = np.empty((n_row, 2 * n_column), dtype=np.complex128)
+        i_by.real, i_by.imag = solved[:n_row], solved[n_row:]
         return self._seen(p_kw, q_kvar, own @ (p_kw - 1j * q_kvar), i_by[:, :n_column], i_by[:, n_column:])
 
     def _solved(self, s_va: Complexes) -> Complexes:
@@ -137,8 +139,8 @@ class LinearNetwork:
     def _seen(self, p_kw: Floats, q_kvar: Floats, i: Complexes, i_by_p: Complexes, i_by_q: Complexes) -> Linearisation:
         """What is seen of currents ``i`` (n_row,) [VA] of the branches and their derivatives (n_row, n_column)."""
         seen, n_conductor = self._reduction, len(self.conductors)
-        v = seen.v0 - seen.response @ i
-        v_by_p, v_by_q = -(seen.response @ i_by_p), -(seen.response @ i_by_q)
+        v = seen.v0 + self._rise @ i
+        v_by_p, v_by_q = self._rise @ i_by_p, self._rise @ i_by_q
         a, a_by_p, a_by_q = (seen.conductor_y @ volts for volts in (v, v_by_p, v_by_q))
         v_head, a_head = v[seen.conductor_at[n_conductor:]], a[n_conductor:]
 

@@ -225,23 +225,31 @@ def preferred(program: Program, solution: Solution, solver: Solver, preference: 
     cost = program.columns.cost
     most = float(cost @ solution.x) + 10.0**-solver.digits * float(np.abs(cost) @ np.abs(solution.x)) + _LEAST_EUR
     for zero in (10.0**-solver.digits, 0.0):
-        found = solver.solve(_optimal_face(program, solution, solver.digits, zero, preference), with_duals=False)
+        priced = _priced(program, solution, zero)
+        if np.count_nonzero(priced.reduced_cost == 0.0) == np.count_nonzero(priced.row_dual):
+            return solution.x  # in a vertex as many columns as rows are without a price: here no other is as good
+        found = solver.solve(_optimal_face(program, priced, solver.digits, preference), with_duals=False)
         if found.status is Status.OPTIMAL and float(cost @ found.x) <= most:
             return found.x
     return solution.x
 
 
-def _optimal_face(program: Program, solution: Solution, digits: int, tolerance: float, preference: Floats) -> Program:
-    """A second objective over all optimal solutions: columns and rows with a price stay where they are
-    (complementary slackness), which needs no tolerance on the cost. Prices below ``tolerance`` of the others are 0."""
+def _priced(program: Program, solution: Solution, tolerance: float) -> Solution:
+    """With 0 for all prices below ``tolerance`` of the others."""
     columns, rows = program.columns, program.rows
-    room = 0.0 if digits > _ROUGH_DIGITS else _ROOM_KW
-    worth = np.abs(rows.value) * np.repeat(np.abs(solution.row_dual), np.diff(rows.start))
+    price = np.abs(solution.row_dual)
+    worth = np.abs(rows.value) * np.repeat(price, np.diff(rows.start))
     size = np.abs(columns.cost) + np.bincount(rows.column, weights=worth, minlength=program.n_column)
     reduced = np.where(np.abs(solution.reduced_cost) > tolerance * size, solution.reduced_cost, 0.0)
-    dual = np.where(
-        np.abs(solution.row_dual) > tolerance * np.abs(solution.row_dual).max(initial=0.0), solution.row_dual, 0.0
-    )
+    dual = np.where(price > tolerance * price.max(initial=0.0), solution.row_dual, 0.0)
+    return Solution(solution.status, solution.x, dual, reduced, solution.gap)
+
+
+def _optimal_face(program: Program, priced: Solution, digits: int, preference: Floats) -> Program:
+    """A second objective over all optimal solutions: columns and rows with a price stay where they are
+    (complementary slackness), which needs no tolerance on the cost."""
+    columns, rows, reduced, dual = program.columns, program.rows, priced.reduced_cost, priced.row_dual
+    room = 0.0 if digits > _ROUGH_DIGITS else _ROOM_KW
     return replace(
         program,
         columns=Columns(

@@ -126,7 +126,7 @@ class CouplingRows:
         active = {}
         for t in offered:
             active[t] = self._columns.add(0.0, 0.0, 1.0 if t >= waits else 0.0, integer=True)
-            cap_kw = sum(self._columns.upper[column] * kw for column, kw in awards[t].items())
+            cap_kw = sum(float(self._offers.columns.upper[column]) * kw for column, kw in awards[t].items())
             self._rows.add({**awards[t], active[t]: -cap_kw}, -math.inf, 0.0, self._tag("activation", t, limit))
         if most < len(offered):
             self._rows.add(dict.fromkeys(active.values(), 1.0), -math.inf, most, self._tag("activations", 0, limit))

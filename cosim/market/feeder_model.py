@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
-from cosim.domain.frames import Floats
+from cosim.domain.frames import Floats, Ints
 from cosim.grid.batch import BatchPowerFlow
 from cosim.grid.linear import Linearisation, LinearNetwork
 from cosim.grid.unloaded import Unloaded
@@ -20,15 +22,11 @@ class FeederModel:
 
     def __init__(self, network: Unloaded, head: str, i_max_a: Floats, v_min_pu: Floats, v_max_pu: Floats) -> None:
         layout = network.layout
-        self._pods = network.pods
         self._limited_i = np.flatnonzero(~np.isnan(i_max_a))
         limited_v = np.flatnonzero(~(np.isnan(v_min_pu) & np.isnan(v_max_pu)))
         nodes = [layout.nodes[k] for k in limited_v]
         self._linear = LinearNetwork(network, head, nodes, [layout.conductors[k] for k in self._limited_i])
-        terminals = np.unique(layout.conductor_terminal[self._limited_i])
-        self._flow = BatchPowerFlow(network, nodes, [layout.terminals[k] for k in terminals])
-        seen = np.flatnonzero(np.isin(layout.conductor_terminal, terminals))
-        self._column = np.searchsorted(seen, self._limited_i)
+        self._network, self._nodes = network, nodes
         self._v_base = network.v_base[limited_v]
         self._last: tuple[tuple[bytes, bytes], tuple[Linearisation, NetworkRows]] | None = None
         self._limits = i_max_a[self._limited_i], v_min_pu[limited_v], v_max_pu[limited_v]
@@ -44,11 +42,21 @@ class FeederModel:
         at = p_kw.tobytes(), q_kvar.tobytes()
         if self._last is None or self._last[0] != at:
             model = self._linear.exact(p_kw, q_kvar)
-            self._last = at, (model, network_rows(model, self._pods, self._v_base, *self._limits))
+            self._last = at, (model, network_rows(model, self._network.pods, self._v_base, *self._limits))
         return self._last[1]
 
     def magnitudes(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> Floats:
         """(n_case, n_quantity) [A, pu] at net consumption (n_case, n_pod). Raises PowerFlowError if a case does not
         converge."""
-        state = self._flow.solve(p_kw, q_kvar).require_converged()
-        return np.hstack([state.conductor_i_a[:, self._column], state.vm_pu])
+        flow, columns = self._flow
+        state = flow.solve(p_kw, q_kvar).require_converged()
+        return np.hstack([state.conductor_i_a[:, columns], state.vm_pu])
+
+    @cached_property
+    def _flow(self) -> tuple[BatchPowerFlow, Ints]:
+        """The power flow, and which of the conductors that it sees are limited (n_conductor,); made when asked for."""
+        layout = self._network.layout
+        terminals = np.unique(layout.conductor_terminal[self._limited_i])
+        seen = np.flatnonzero(np.isin(layout.conductor_terminal, terminals))
+        flow = BatchPowerFlow(self._network, self._nodes, [layout.terminals[k] for k in terminals])
+        return flow, np.searchsorted(seen, self._limited_i)

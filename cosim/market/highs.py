@@ -75,7 +75,7 @@ class Highs:
         else:
             self._grow(self._last, program)
         self._last = program
-        integers = len(program.integers) > 0
+        integers = bool(program.columns.integer.any())
         self._highs.setOptionValue("presolve", "on" if integers else "off")
         self._highs.setOptionValue("time_limit", self._highs.getRunTime() + self._time_limit_s)  # its clock never stops
         self._highs.run()
@@ -147,8 +147,8 @@ class Highs:
         status = _STATUS.get(found)
         if found == highspy.HighsModelStatus.kUnboundedOrInfeasible:
             status = Status.INFEASIBLE
-        info = self._highs.getInfo()
-        if found == highspy.HighsModelStatus.kTimeLimit and integers and np.isfinite(info.mip_gap):
+        gap = float(self._highs.getInfo().mip_gap) if integers else 0.0
+        if found == highspy.HighsModelStatus.kTimeLimit and integers and np.isfinite(gap):
             status = Status.FEASIBLE
         if status is None:
             raise SolverError(no_plan("HiGHS", self._highs.modelStatusToString(found), self._time_limit_s))
@@ -158,5 +158,5 @@ class Highs:
         x = np.array(solution.col_value)
         if integers:
             nothing = np.zeros(0)
-            return Solution(status, x, nothing, nothing, float(info.mip_gap))
+            return Solution(status, x, nothing, nothing, gap)
         return Solution(status, x, np.array(solution.row_dual), np.array(solution.col_dual))

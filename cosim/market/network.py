@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from cosim.domain.frames import Complexes, Floats
+from cosim.domain.frames import Complexes, Floats, Ints
 from cosim.grid.linear import Linearisation
 
 
@@ -82,19 +83,19 @@ def network_rows(
     ``v_base`` (n_node,) [V]; limits (n_conductor,) [A] and (n_node,) [pu], NaN for none; to limit one end of a branch
     only, give NaN for the conductors of the other.
     """
-    limited_i = ~np.isnan(i_max_a)
-    limited_v = ~(np.isnan(v_min_pu) & np.isnan(v_max_pu))
+    limited_i = _limited(~np.isnan(i_max_a))
+    limited_v = _limited(~(np.isnan(v_min_pu) & np.isnan(v_max_pu)))
     per_v = 1.0 / v_base[limited_v]
     return NetworkRows(
         pods=tuple(pods),
         p_kw=model.p_kw,
         q_kvar=model.q_kvar,
-        conductors=tuple(np.array(model.conductors, dtype=object)[limited_i]),
+        conductors=_of(model.conductors, limited_i),
         i_a=model.state.i_a[limited_i],
         i_by_p=model.i_by_p[limited_i],
         i_by_q=model.i_by_q[limited_i],
         i_max_a=i_max_a[limited_i],
-        nodes=tuple(np.array(model.nodes, dtype=object)[limited_v]),
+        nodes=_of(model.nodes, limited_v),
         v_pu=model.state.v[limited_v] * per_v,
         v_by_p=model.v_by_p[limited_v] * per_v[:, None],
         v_by_q=model.v_by_q[limited_v] * per_v[:, None],
@@ -103,3 +104,12 @@ def network_rows(
         head_by_p=model.head_by_p.real,
         head_by_q=model.head_by_q.real,
     )
+
+
+def _limited(which: npt.NDArray[np.bool_]) -> slice | Ints:
+    """Which quantities have a limit, mostly all: then nothing has to be copied."""
+    return slice(None) if which.all() else np.flatnonzero(which)
+
+
+def _of(names: tuple[str, ...], which: slice | Ints) -> tuple[str, ...]:
+    return names[which] if isinstance(which, slice) else tuple(names[k] for k in which.tolist())

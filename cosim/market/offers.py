@@ -14,7 +14,7 @@ import scipy.sparse
 from cosim.domain.frames import Floats, Ints
 from cosim.domain.market import Bid, Direction
 from cosim.market.case import ClearingCase
-from cosim.market.program import Columns, Rows, RowTag, no_rows
+from cosim.market.program import Columns, Rows, RowTag, joined_columns, no_rows
 
 _TIE_SPREAD = 1e-3
 
@@ -23,10 +23,9 @@ class ColumnList:
     """Columns in the making, after ``first`` if given."""
 
     def __init__(self, first: Columns | None = None) -> None:
-        self.cost: list[float] = [] if first is None else first.cost.tolist()
-        self.lower: list[float] = [] if first is None else first.lower.tolist()
-        self.upper: list[float] = [] if first is None else first.upper.tolist()
-        self.integer: list[bool] = [] if first is None else first.integer.tolist()
+        self._first, self._n_first = first, 0 if first is None else len(first.cost)
+        self.cost, self.lower, self.upper = list[float](), list[float](), list[float]()
+        self.integer = list[bool]()
 
     def add(self, cost: float, lower: float, upper: float, integer: bool = False) -> int:
         """Index of a new column."""
@@ -34,12 +33,13 @@ class ColumnList:
         self.lower.append(lower)
         self.upper.append(upper)
         self.integer.append(integer)
-        return len(self.cost) - 1
+        return self._n_first + len(self.cost) - 1
 
     def columns(self) -> Columns:
-        return Columns(
+        new = Columns(
             np.array(self.cost), np.array(self.lower), np.array(self.upper), np.array(self.integer, dtype=bool)
         )
+        return new if self._first is None else joined_columns(self._first, new)
 
 
 class RowList:
@@ -188,7 +188,7 @@ def _steps(making: _Making, b: int, bid: Bid, chosen: int | None) -> None:
     case = making.case
     locked = case.locked.get(bid.id, (0.0,) * case.n_mtu)
     for t, (offered, fixed) in enumerate(zip(bid.quantity_kw, locked, strict=True)):
-        terms: dict[int, float] = {}
+        used = list[int]()
         for step in bid.steps:
             size = min(step.quantity_kw, offered)
             offered -= size
@@ -196,11 +196,11 @@ def _steps(making: _Making, b: int, bid: Bid, chosen: int | None) -> None:
             fixed -= least
             if size > 0.0:
                 column = making.columns.add(step.price_eur_per_kwh * case.mtu_h, least, size)
-                terms[column] = 1.0
+                used.append(column)
                 making.cells.append((b, t, column, 1.0))
-        if terms:
+        if used and bid.whole:
             tag = RowTag("min_accept", t, bid.id, priced=False)
-            _all_or_nothing(making, tag, terms, bid.quantity_kw[t], bid, chosen)
+            _all_or_nothing(making, tag, dict.fromkeys(used, 1.0), bid.quantity_kw[t], bid, chosen)
 
 
 def _all_or_nothing(
@@ -268,12 +268,13 @@ def _mtu_offers(
     all_upper: Floats,
 ) -> MtuOffers:
     """``effects`` by resource and ``in_any`` by bid of any split: which, column and kW by one unit of it."""
-    columns = np.unique(np.array([c for _, c, _ in (*effects, *in_any)], dtype=np.int64))
+    columns = np.array(sorted({c for _, c, _ in (*effects, *in_any)}), dtype=np.int64)
     delta, any_kw = (_spread(part, n, columns) for part, n in ((effects, n_resource), (in_any, len(any_split))))
     upper = all_upper[columns]
     cap_kw = _most(np.abs(delta), upper)
-    for each, kw in zip(any_split, _most(any_kw, upper), strict=True):
-        cap_kw[each.members] += kw
+    if any_split:
+        for each, kw in zip(any_split, _most(any_kw, upper), strict=True):
+            cap_kw[each.members] += kw
     return MtuOffers(columns, delta, any_kw, cap_kw)
 
 
@@ -299,7 +300,7 @@ def _one_direction(making: _Making) -> None:
         for name in bid.members:
             of_resource.setdefault(name, []).append(b)
     for name, own in of_resource.items():
-        if _tempting([making.bids[b] for b in own]):
+        if len(own) > 1 and _tempting([making.bids[b] for b in own]):
             cells = [cell for cell in making.cells if cell[0] in own]
             for t in range(making.case.n_mtu):
                 _decide_direction(making, name, t, [(b, column, kw) for b, at, column, kw in cells if at == t])

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, get_args
+from functools import cached_property, lru_cache
+from typing import Final, Literal, get_args
 
 import numpy as np
 
@@ -23,6 +23,8 @@ LimitKind = Literal["i_max", "i_ceiling", "v_min", "v_max"]
 LIMIT_KINDS: tuple[LimitKind, ...] = get_args(LimitKind)
 CURRENTS: tuple[LimitKind, ...] = ("i_max", "i_ceiling")
 _FAN_DEG = 2.0  # between the planes of an upper voltage limit; their edge lies at half of it
+_FAN: Final = np.exp(-1j * np.radians([-_FAN_DEG, 0.0, _FAN_DEG]))
+_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -104,16 +106,26 @@ def _currents(
     network: NetworkRows, settings: LimitSettings, margin: Floats, kind: LimitKind, factor: float
 ) -> PlaneFamily:
     limited = np.flatnonzero(~np.isnan(network.i_max_a))
-    angles = (np.arange(settings.planes) + 0.5) * (2.0 * np.pi / settings.planes)
     limit = factor * network.i_max_a[limited]
     stretch = kappa(settings.planes, settings.polygon)
     shape = (len(limited), settings.planes)
-    weight = np.broadcast_to(np.exp(-1j * angles), shape)
+    weight = np.broadcast_to(_around(settings.planes), shape)
     bound = np.broadcast_to((stretch * limit - margin[limited, 0])[:, None], shape)
     return PlaneFamily(kind, limited, limit, weight, bound, stretch)
 
 
-def _voltages(network: NetworkRows, settings: LimitSettings, margin: Floats) -> tuple[PlaneFamily, PlaneFamily]:
+@lru_cache(_KEPT)
+def _around(planes: int) -> Complexes:
+    """Weights (n_plane,) of a polygon."""
+    angles = (np.arange(planes) + 0.5) * (2.0 * np.pi / planes)
+    weight: Complexes = np.exp(-1j * angles)
+    weight.flags.writeable = False
+    return weight
+
+
+def _voltages(network: NetworkRows, settings: LimitSettings, margin: Floats) -> tuple[PlaneFamily, ...]:
+    if not network.nodes:
+        return ()
     first = len(network.conductors)
     low, high = (np.flatnonzero(~np.isnan(limit)) for limit in (network.v_min_pu, network.v_max_pu))
     v_min, v_max = network.v_min_pu[low], network.v_max_pu[high]
@@ -139,9 +151,8 @@ def projection_planes(v_low: Complexes, v_high: Complexes) -> tuple[Complexes, C
     The projection on a direction is never above the modulus, so one plane serves the lower limit; three, two degrees
     apart, are below cos(1 deg) of the upper limit only within it, up to 3 degrees from the present angle.
     """
-    fan = np.exp(-1j * np.radians([-_FAN_DEG, 0.0, _FAN_DEG]))
     ahead_low, ahead_high = (np.exp(-1j * np.angle(v))[:, None] for v in (v_low, v_high))
-    return ahead_low, ahead_high * fan, math.cos(math.radians(_FAN_DEG / 2.0))
+    return ahead_low, ahead_high * _FAN, math.cos(math.radians(_FAN_DEG / 2.0))
 
 
 def norm_planes(network: NetworkRows, low: Ints, high: Ints, theta: float) -> tuple[Complexes, Complexes, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple, Protocol
 
@@ -94,10 +94,10 @@ class Program:
         return np.flatnonzero(self.columns.integer)
 
     def with_columns(self, more: Columns) -> Program:
-        return replace(self, columns=_joined_columns(self.columns, more))
+        return Program(joined_columns(self.columns, more), self.rows, self.origin)
 
     def with_rows(self, more: Rows) -> Program:
-        return replace(self, rows=joined_rows([self.rows, more]))
+        return Program(self.columns, joined_rows([self.rows, more]), self.origin)
 
 
 def no_rows() -> Rows:
@@ -108,6 +108,9 @@ def no_rows() -> Rows:
 
 def joined_rows(parts: Sequence[Rows]) -> Rows:
     """All rows of the parts, in order."""
+    parts = [part for part in parts if part.tags] or [no_rows()]
+    if len(parts) == 1:
+        return parts[0]
     ends = np.cumsum([0, *(len(part.value) for part in parts[:-1])])
     starts = [part.start[:-1] + end for part, end in zip(parts, ends, strict=True)]
     return Rows(
@@ -120,7 +123,10 @@ def joined_rows(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def _joined_columns(first: Columns, second: Columns) -> Columns:
+def joined_columns(first: Columns, second: Columns) -> Columns:
+    """The columns of both, in order."""
+    if not len(second.cost):
+        return first
     return Columns(
         np.concatenate([first.cost, second.cost]),
         np.concatenate([first.lower, second.lower]),

@@ -154,19 +154,13 @@ class LocalMarket:
         )
 
     def in_question(
-        self, rows: NetworkRows, situation: Situation, resources: Mapping[str, Resource]
+        self, rows: NetworkRows, situation: Situation, capability_kw: tuple[Floats, Floats]
     ) -> tuple[NetworkRows, Uncertainty]:
-        """Of the quantities in the one MTU of a situation those that may leave their limits with all that resources
-        can do, and its forecast errors."""
+        """Of the quantities in the one MTU of a situation those that may leave their limits with changes of P and of Q
+        of each POD (n_pod,) [kW, kvar] up to ``capability_kw``, and its forecast errors."""
         half = situation.half_p_kw[0], situation.half_q_kvar[0]
         uncertainty = uncertainty_of(self.config.uncertainty, *half, self.kinds)
-        index = {pod: k for k, pod in enumerate(rows.pods)}
-        p_kw, q_kvar = np.zeros(len(index)), np.zeros(len(index))
-        for unit in resources.values():
-            kw = max(unit.up_kw, unit.down_kw)
-            p_kw[index[unit.pod]] += kw
-            q_kvar[index[unit.pod]] += abs(unit.kvar_per_kw) * kw
-        return network_part(rows, _in_question(rows, uncertainty, (p_kw, q_kvar))), uncertainty
+        return network_part(rows, _in_question(rows, uncertainty, capability_kw)), uncertainty
 
     def choose(
         self,
@@ -272,6 +266,8 @@ def _set_of(config: UncertaintyConfig, kinds: Sequence[str]) -> UncertaintySet:
 
 def network_part(rows: NetworkRows, keep: Mask) -> NetworkRows:
     """The quantities marked in ``keep`` (n_quantity,)."""
+    if keep.all():
+        return rows
     n = len(rows.conductors)
     i, v = np.flatnonzero(keep[:n]), np.flatnonzero(keep[n:])
     return replace(
@@ -315,11 +311,24 @@ def _in_question(rows: NetworkRows, uncertainty: Uncertainty, capability_kw: tup
         size_kw = np.abs(rows.p_kw)
         widest = 1.0 + np.minimum(np.divide(by_kw, size_kw, out=np.zeros_like(by_kw), where=size_kw > 0.0), 1.0)
     reach = Protection(rows, uncertainty).reach(ceiling=True, scale=widest)
-    reach = reach + np.abs(rows.by_p) @ by_kw + np.abs(rows.by_q) @ by_kvar
+    reach = reach + np.abs(rows.by_p) @ by_kw
+    if by_kvar.any():
+        reach += np.abs(rows.by_q) @ by_kvar
     size, n = np.abs(rows.base), len(rows.conductors)
     over = size + reach > _CLOSE * np.concatenate([rows.i_max_a, rows.v_max_pu])
     under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _CLOSE
     return np.asarray(over | under)
+
+
+def registered_kw(resources: Mapping[str, Resource], pods: Sequence[str]) -> tuple[Floats, Floats]:
+    """How far resources can move P and Q of each POD (n_pod,) [kW, kvar], at most."""
+    index = {pod: k for k, pod in enumerate(pods)}
+    p_kw, q_kvar = np.zeros(len(index)), np.zeros(len(index))
+    for unit in resources.values():
+        kw = max(unit.up_kw, unit.down_kw)
+        p_kw[index[unit.pod]] += kw
+        q_kvar[index[unit.pod]] += abs(unit.kvar_per_kw) * kw
+    return p_kw, q_kvar
 
 
 def _capability_kw(

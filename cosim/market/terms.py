@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from cosim.market.uncertainty import Uncertainty
 VIOLATION_KW = 1e-7
 _DUST = 1e-10  # of a row, whose largest coefficients are about 1
 _LEAST_REACH = 1e-3  # of the limit, by all resources together
+_NONE: Final = np.zeros(0, dtype=np.int64)
+_NOTHING: Final = np.zeros((0, 1))
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,14 @@ class MtuNetwork:
         self._uncertainty: Uncertainty = case.protections[t].uncertainty
         self.families = plane_families(network, case.settings.limits, None if case.margins is None else case.margins[t])
         self.protection = case.protections[t]
+        self._kept_protection: dict[int, tuple[Ints, Floats]] = {}  # by number of a family: limits, and theirs
         units = [case.resources[name] for name in offers.resources]
         self._pod = np.array([case.pods[unit.pod] for unit in units], dtype=np.int64)
         self._kvar_per_kw = np.array([unit.kvar_per_kw for unit in units])
         self._risk = np.array([unit.delivery_risk for unit in units])
-        self.by_delta = network.by_p[:, self._pod] + network.by_q[:, self._pod] * self._kvar_per_kw
+        self.by_delta = network.by_p[:, self._pod]
+        if self._kvar_per_kw.any():
+            self.by_delta += network.by_q[:, self._pod] * self._kvar_per_kw
         self.head_by_delta = network.head_by_p[self._pod] + network.head_by_q[self._pod] * self._kvar_per_kw
         delta = self._offers.delta
         self._raising, self._lowering = np.maximum(delta, 0.0), np.minimum(delta, 0.0)
@@ -187,23 +193,30 @@ class MtuNetwork:
         limit, plane): of all limits with something new, or of the ``most`` worst of each family."""
         found = []
         lost = self._lost_reach(state)
-        for number, family in enumerate(self.families):
+        for number in range(len(self.families)):
             over, at = self._excess(number, state, lost)
-            worst = over.argmax(axis=1) if len(at) else np.zeros(0, dtype=np.int64)
-            broken = np.flatnonzero(over[np.arange(len(at)), worst] > VIOLATION_KW * self.scale_kw[family.quantity[at]])
-            excess_pu = over[broken, worst[broken]] / family.limit[at[broken]]
-            pairs: list[tuple[int, int]] = []
-            taken = 0
-            for k in broken[np.argsort(-excess_pu, kind="stable")].tolist():
-                limit, around = int(at[k]), {(int(worst[k]) + step) % family.weight.shape[1] for step in (-1, 0, 1)}
-                new = [(limit, plane) for plane in around if known is None or not known(number, limit, plane)]
-                pairs += new
-                taken += bool(new)
-                if taken == most:
-                    break
-            if pairs:
+            if len(at) and (pairs := self._worst_planes(number, over, at, most, known)):
                 found.append(Selected(number, *np.array(sorted(pairs), dtype=np.int64).T))
         return found
+
+    def _worst_planes(
+        self, number: int, over: Floats, at: Ints, most: int | None, known: Callable[[int, int, int], bool] | None
+    ) -> list[tuple[int, int]]:
+        """Of a family what `violated` gives, as (limit, plane), where its limits ``at`` are exceeded by ``over``."""
+        family, worst = self.families[number], over.argmax(axis=1)
+        excess = over[np.arange(len(at)), worst]
+        broken = np.flatnonzero(excess > VIOLATION_KW * self.scale_kw[family.quantity[at]])
+        excess_pu = excess[broken] / family.limit[at[broken]]
+        pairs: list[tuple[int, int]] = []
+        taken = 0
+        for k in broken[np.argsort(-excess_pu, kind="stable")].tolist():
+            limit, around = int(at[k]), {(int(worst[k]) + step) % family.weight.shape[1] for step in (-1, 0, 1)}
+            new = [(limit, plane) for plane in around if known is None or not known(number, limit, plane)]
+            pairs += new
+            taken += bool(new)
+            if taken == most:
+                break
+        return pairs
 
     def excess(self, number: int, state: MtuState, near_pu: float = 0.0) -> tuple[Floats, Ints]:
         """By how much the planes of a family are exceeded (n, n_plane) [unit of the quantity], for those limits (n,)
@@ -212,7 +225,9 @@ class MtuNetwork:
 
     def _excess(self, number: int, state: MtuState, lost: Floats, near_pu: float = 0.0) -> tuple[Floats, Ints]:
         family = self.families[number]
-        reach = self.protection.reach(family.ceiling, state.scale) + lost
+        reach = self.protection.reach(family.ceiling, state.scale)
+        if self._open:
+            reach = reach + lost
         z = state.z[family.quantity]
         nearest = np.abs(z) if family.kind in CURRENTS else (family.weight * z[:, None]).real.max(axis=1)
         at = np.flatnonzero(nearest + reach[family.quantity] > family.least_bound - near_pu * family.limit)
@@ -223,10 +238,23 @@ class MtuNetwork:
         family = self.families[number]
         quantity, weight = family.quantity[at], family.weight[at]
         value = (weight * state.z[quantity][:, None]).real
-        value += self.protection.on(quantity, weight, family.ceiling, state.scale)
+        value += self._protected(number, at, state.scale)
         if self._open:
             value += self._lost(quantity, weight, state)
         return np.asarray(value - family.bound[at])
+
+    def _protected(self, number: int, at: Ints, scale: Floats | None) -> Floats:
+        """What forecast errors add to the planes of the limits ``at`` of a family (n, n_plane); what was asked for last
+        is kept, if it does not depend on the plan."""
+        family = self.families[number]
+        kept_at, kept = self._kept_protection.get(number, (_NONE, _NOTHING))
+        place = np.searchsorted(kept_at, at)
+        if scale is None and (place < len(kept_at)).all() and np.array_equal(kept_at[place], at):
+            return kept[place]
+        found = self.protection.on(family.quantity[at], family.weight[at], family.ceiling, scale)
+        if scale is None and (at[1:] > at[:-1]).all():
+            self._kept_protection[number] = at, found
+        return found
 
     def _lost_reach(self, state: MtuState) -> Floats:
         """No plane loses more by under-delivery, or moves more by bids of any split (n_quantity,)."""

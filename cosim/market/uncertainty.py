@@ -223,9 +223,9 @@ class Protection:
 
     def _rows(self, at: Ints, weight: Complexes, scale: Floats | None) -> Floats:
         factors = self._set.factors(self._scaled(self.effect[at], scale))
-        return np.asarray(
-            weight.real[:, :, None] * factors.real[:, None, :] - weight.imag[:, :, None] * factors.imag[:, None, :]
-        )
+        found = weight.real[:, :, None] * factors.real[:, None, :]
+        found -= weight.imag[:, :, None] * factors.imag[:, None, :]
+        return np.asarray(found)
 
     def _scaled(self, effect: Complexes, scale: Floats | None) -> Complexes:
         return effect if scale is None else effect * self.uncertainty.of_xi(scale)

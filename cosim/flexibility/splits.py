@@ -11,7 +11,7 @@ from cosim.domain.frames import Floats
 from cosim.domain.market import Award, Direction
 from cosim.domain.settlement import Call
 from cosim.flexibility.disaggregation import divided
-from cosim.flexibility.fleet import Session
+from cosim.flexibility.session import Session
 
 
 @dataclass(frozen=True)

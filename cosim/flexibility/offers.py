@@ -134,8 +134,7 @@ def bids_of(supply: Supply, product: Product, terms: Terms, reliability: Reliabi
     for name, group in _groups(offered, terms).items():
         together = offered.of(group)
         kept_kw = margins.margin_kw([resource.id for resource in together.resources])
-        totals_kw = together.powers_kw.sum(axis=0)
-        wanted_kw = np.array([_sized_kw(kw - kept_kw, product) for kw in totals_kw.tolist()])
+        wanted_kw = _sized_kw(together.powers_kw.sum(axis=0) - kept_kw, product)
         bids += _bids(name, together, wanted_kw, product, terms)
     return tuple(bids)
 
@@ -174,36 +173,32 @@ def _in_blocks(powers_kw: Floats, length: int) -> Floats:
     return np.concatenate([np.repeat(blocks_kw, length, axis=-1), np.zeros_like(powers_kw[..., whole:])], axis=-1)
 
 
-def _sized_kw(available_kw: float, product: Product) -> float:
-    """The most that keeps the product's sizes, 0 if nothing does."""
-    size_kw = available_kw if product.max_kw is None else min(available_kw, product.max_kw)
+def _sized_kw(available_kw: Floats, product: Product) -> Floats:
+    """The most of what is available (...) [kW] that keeps the product's sizes, 0 where nothing does."""
+    size_kw = available_kw if product.max_kw is None else np.minimum(available_kw, product.max_kw)
     if product.step_kw > 0.0:
-        size_kw = min(size_kw, math.floor(size_kw / product.step_kw + _ROUNDING) * product.step_kw)
-    return size_kw if size_kw >= product.min_kw and size_kw > 0.0 else 0.0
+        size_kw = np.minimum(size_kw, np.floor(size_kw / product.step_kw + _ROUNDING) * product.step_kw)
+    return np.where((size_kw >= product.min_kw) & (size_kw > 0.0), size_kw, 0.0)
 
 
 def _single_bids(offered: Supply, product: Product, terms: Terms, margins: Reliability) -> Iterator[Bid]:
     """One bid of each resource for itself, over all MTUs."""
-    direction, min_accept = product.direction, _min_accept(product)
-    for resource, price, powers_kw in zip(
-        offered.resources, offered.prices_eur_per_kwh, offered.powers_kw.tolist(), strict=True
-    ):
-        kept_kw = margins.margin_kw((resource.id,))
-        wanted_kw = tuple(_sized_kw(kw - kept_kw, product) for kw in powers_kw)
-        most_kw = max(wanted_kw)
-        if most_kw > 0.0:
-            yield Bid(
-                id=_id(resource.id, product, terms, terms.t_s),
-                seller=terms.seller,
-                product=product.id,
-                direction=direction,
-                t_s=terms.t_s,
-                quantity_kw=wanted_kw,
-                steps=(PriceStep(most_kw, price),),
-                resource=resource.id,
-                min_accept=min_accept,
-                submitted_s=terms.submitted_s,
-            )
+    kept_kw = np.array([[margins.margin_kw((resource.id,))] for resource in offered.resources])
+    wanted_kw = _sized_kw(offered.powers_kw - kept_kw, product)
+    for k in np.flatnonzero(wanted_kw.any(axis=1)).tolist():
+        resource, quantity_kw = offered.resources[k], tuple(wanted_kw[k].tolist())
+        yield Bid(
+            id=_id(resource.id, product, terms, terms.t_s),
+            seller=terms.seller,
+            product=product.id,
+            direction=product.direction,
+            t_s=terms.t_s,
+            quantity_kw=quantity_kw,
+            steps=(PriceStep(max(quantity_kw), offered.prices_eur_per_kwh[k]),),
+            resource=resource.id,
+            min_accept=_min_accept(product),
+            submitted_s=terms.submitted_s,
+        )
 
 
 def _bids(name: str, group: Supply, wanted_kw: Floats, product: Product, terms: Terms) -> list[Bid]:

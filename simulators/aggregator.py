@@ -13,7 +13,8 @@ from cosim.coordination.telling import Own
 from cosim.domain.frames import PASSIVE_SIGN, EventTable, Floats, Message, Signal, frozen
 from cosim.domain.market import Award, Bid, from_json
 from cosim.domain.settlement import to_json
-from cosim.flexibility.fleet import Fleet, FleetMemory, Reserved
+from cosim.flexibility.fleet import Fleet, Reserved
+from cosim.flexibility.fleet_memory import FleetMemory, memory_from_json, memory_to_json
 from cosim.flexibility.pod_forecast import PowerForecast
 from cosim.flexibility.resources import Conditions
 from cosim.flexibility.session import Session
@@ -164,7 +165,7 @@ class Aggregator(Adapter):
 
     def state(self) -> dict[str, Any]:
         return {
-            "units": self._fleet.memory_to_json(self.memory.units),
+            "units": memory_to_json(self._fleet.groups, self.memory.units),
             "sessions": [session_to_json(session) for session in self.memory.sessions],
             "commitments": [asdict(each) for each in self.memory.commitments],
             "called": {name: {str(m): kw for m, kw in of_mtu.items()} for name, of_mtu in self.memory.called.items()},
@@ -172,7 +173,7 @@ class Aggregator(Adapter):
 
     def restore(self, saved: dict[str, Any]) -> None:
         self.memory = AggregatorMemory(
-            self._fleet.memory_from_json(saved["units"]),
+            memory_from_json(self._fleet.groups, saved["units"]),
             tuple(session_from_json(self.case.portfolio, session) for session in saved["sessions"]),
             tuple(Commitment(**each) for each in saved["commitments"]),
             {name: {int(m): kw for m, kw in of_mtu.items()} for name, of_mtu in saved["called"].items()},

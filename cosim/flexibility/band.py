@@ -17,7 +17,8 @@ from cosim.units import energy_kwh
 @dataclass(frozen=True)
 class FlexibilityBand:
     """Around ``baseline_kw`` (n_mtu,), the power without activation: ``up_kw``, ``down_kw`` (n_mtu,), the most that
-    one of the MTUs can be activated, alone. ``store`` couples MTUs; None if nothing does. All powers [kW]."""
+    one of the MTUs can be activated, alone. ``store`` couples MTUs; None if nothing does, as in a single one. All
+    powers [kW]."""
 
     mtu_s: int
     baseline_kw: Floats
@@ -41,7 +42,7 @@ class FlexibilityBand:
         The same share of the rated power in all MTUs, the largest that its energy allows.
         """
         alone_kw = self.alone_kw(direction)
-        if self.store is None or len(alone_kw) == 1:
+        if self.store is None:
             return alone_kw
         rated_kw = self.rated_kw(direction)
         used_kwh, room = departure_kwh(self.store, direction, rated_kw), room_kwh(self.store, direction)
@@ -76,8 +77,7 @@ class Bands:
 
     def sustained_kw(self, direction: Direction) -> Floats:
         """What devices hold in all MTUs together (n_mtu, n) [kW], as `FlexibilityBand.sustained_kw`."""
-        stores = self.stores if self.n_mtu > 1 else ()
-        return self._with_stores(direction, {k: self.of(k).sustained_kw(direction) for k in stores})
+        return self._with_stores(direction, {k: self.of(k).sustained_kw(direction) for k in self.stores})
 
     def _with_stores(self, direction: Direction, of_stores: Mapping[int, Floats]) -> Floats:
         alone_kw = self.up_kw if direction is Direction.UP else self.down_kw
@@ -125,7 +125,7 @@ def flexibility_band(
         states.append(after_free if limits is None else device.after(states[-1], baseline[-1], now, mtu_s))
         up.append(baseline[-1] - low_kw)
         down.append(high_kw - baseline[-1])
-    store = device.store(states, forecast, np.array(baseline), mtu_s)
+    store = device.store(states, forecast, np.array(baseline), mtu_s) if len(forecast) > 1 else None
     return FlexibilityBand(mtu_s, frozen(baseline), frozen(up), frozen(down), store)
 
 

@@ -13,72 +13,23 @@ from typing import Any
 import numpy as np
 
 from cosim.domain.frames import Floats, Ints, frozen
-from cosim.domain.market import Award, Bid, Coupling, Direction, Product, Resource
-from cosim.errors import BidError
+from cosim.domain.market import Award, Coupling, Direction
 from cosim.flexibility.band import Bands, FlexibilityBand, departure_kwh
 from cosim.flexibility.columns import Bools, Each, Group, Held, groups_of
 from cosim.flexibility.disaggregation import divide_awards
-from cosim.flexibility.offers import Supply, Terms, bids_of, coupling, seller_faults
+from cosim.flexibility.fleet_memory import FleetMemory
+from cosim.flexibility.offers import coupling
 from cosim.flexibility.outages import Stream, delivered_share, out_of_reach
 from cosim.flexibility.pod_forecast import PowerForecast
 from cosim.flexibility.portfolio import Unit
 from cosim.flexibility.resources import Conditions, Store
+from cosim.flexibility.selling import Seller, sellers_of
 from cosim.flexibility.session import Members, Session
 from cosim.scenario.market import AggregatorConfig
-
-PRODUCTS = {direction: Product(direction.value, "congestion", direction) for direction in Direction}
-"""What is traded in the local market: net injection raised or lowered for an MTU."""
 
 Reserved = Mapping[tuple[str, Direction], Floats]
 """What is kept for contracts of a resource (n_mtu,) [kW]."""
 _NOTHING: Reserved = {}
-
-
-@dataclass(frozen=True)
-class FleetMemory:
-    """What lasts of all units between steps.
-
-    ``states`` of the groups' devices, and ``free`` those of the same devices never activated; ``plan_kw``: changes that
-    units are to deliver (n_unit,), by MTU (consumption positive), ``fixed_kw``: baselines they were bought around a day
-    ahead, else NaN; ``declared_kw`` (n_unit,): what they draw over the profiles of their PODs in the MTU that begins
-    next, without them; ``held`` in the present one, None for nobody; ``unreached`` (n_unit,): out of reach in it, None
-    before the first.
-    """
-
-    states: tuple[Any, ...]
-    free: tuple[Any, ...]
-    plan_kw: Mapping[int, Floats]
-    fixed_kw: Mapping[int, Floats]
-    declared_kw: Floats
-    held: Held | None = None
-    unreached: Bools | None = None
-
-    @property
-    def out_of_reach(self) -> Bools:
-        """Units out of reach in the present MTU (n_unit,)."""
-        return np.zeros(len(self.declared_kw), dtype=bool) if self.unreached is None else self.unreached
-
-    def planned_kw(self, mtu: int) -> Floats:
-        """Changes that are to be delivered in an MTU (n_unit,) [kW]."""
-        found = self.plan_kw.get(mtu)
-        return np.zeros_like(self.declared_kw) if found is None else found
-
-    def baseline_kw(self, mtu: int, over_kw: Floats) -> Floats:
-        """Baselines of units in an MTU (n_unit,) [kW]: those fixed, else ``over_kw`` (n_unit,)."""
-        fixed_kw = self.fixed_kw.get(mtu)
-        return over_kw if fixed_kw is None else np.where(np.isnan(fixed_kw), over_kw, fixed_kw)
-
-
-@dataclass(frozen=True)
-class _Seller:
-    """An aggregator: its terms, its resources at their positions, what they ask, and what it offers of them."""
-
-    name: str
-    config: AggregatorConfig
-    at: Ints
-    resources: tuple[Resource, ...]
-    prices: Mapping[Direction, Sequence[float]]
-    products: tuple[Product, ...]
 
 
 @dataclass(frozen=True)
@@ -215,9 +166,9 @@ class Fleet:
         states = self._states_at(memory, submitted_s + self.step_s, t_s)
         bands, over_kw = self._bands(states, t_s, forecast)
         bands = self._unsold(bands, memory, t_s // self.mtu_s, self._taken(memory, t_s, beside, withheld))
-        couplings = tuple(self._couplings(bands, states)) if bands.n_mtu > 1 else ()
+        couplings = tuple(self._couplings(bands, states)) if bands.stores else ()
         bands = self._unreserved(bands, reserved)
-        bids = tuple(bid for seller in self._sellers for bid in self._bids(seller, bands, t_s, submitted_s))
+        bids = tuple(bid for seller in self._sellers for bid in seller.bids(bands, t_s, submitted_s))
         members = Members(self.units, bands)
         return Session(t_s, submitted_s, self.mtu_s, bands.n_mtu, bids, couplings, members, over_kw)
 
@@ -276,21 +227,10 @@ class Fleet:
         changed: dict[int, FlexibilityBand] = {}
         for (name, direction), kept_kw in reserved.items():
             k = self._position[name]
-            registered_kw = float(self._registered_kw[direction][k])
+            resource = self.units[k].resource
+            registered_kw = resource.up_kw if direction is Direction.UP else resource.down_kw
             changed[k] = _less(changed.get(k, bands.of(k)), direction, kept_kw, registered_kw)
         return bands.changed(changed)
-
-    def _bids(self, seller: _Seller, bands: Bands, t_s: int, submitted_s: int) -> Iterator[Bid]:
-        config = seller.config
-        coupled = bands.n_mtu > 1 and config.delivery == "single"
-        terms = Terms(seller.name, t_s, config.delivery, coupled=coupled, submitted_s=submitted_s)
-        for product in seller.products:
-            direction = product.direction
-            powers_kw = bands.rated_kw(direction) if coupled else bands.sustained_kw(direction)
-            able_kw = np.minimum(powers_kw, self._registered_kw[direction])[:, seller.at]
-            supply = Supply(seller.resources, seller.prices[direction], np.ascontiguousarray(able_kw.T), self.mtu_s)
-            for bid in bids_of(supply, product, terms):
-                yield replace(bid, min_accept=config.min_accept) if config.min_accept else bid
 
     def ordered(self, memory: FleetMemory, sessions: Sequence[Session], awards: Sequence[Award]) -> FleetMemory:
         """Awards of the sessions divided among the units and added to what they are to deliver."""
@@ -309,8 +249,7 @@ class Fleet:
         first, plan = session.t_s // self.mtu_s, dict(memory.plan_kw)
         for t in np.flatnonzero(change_kw.any(axis=1)).tolist():
             plan[first + t] = memory.planned_kw(first + t) + change_kw[t]
-        stores = session.members.bands.stores if session.n_mtu > 1 else {}
-        sold = [k for k in stores if change_kw[:, k].any()]
+        sold = [k for k in session.members.bands.stores if change_kw[:, k].any()]
         fixed = self._fixed(memory, session, sold) if sold else memory.fixed_kw
         return replace(memory, plan_kw=plan, fixed_kw=fixed)
 
@@ -347,32 +286,6 @@ class Fleet:
             return 0.0
         return np.array([self.outdoor(self.units[k], t_s) for k in group.at.tolist()])
 
-    def memory_to_json(self, memory: FleetMemory) -> dict[str, Any]:
-        """A memory as what ``json`` can write, exactly."""
-        held = memory.held
-        return {
-            "states": [group.to_json(state) for group, state in zip(self.groups, memory.states, strict=True)],
-            "free": [group.to_json(state) for group, state in zip(self.groups, memory.free, strict=True)],
-            "plan_kw": {str(mtu): kw.tolist() for mtu, kw in memory.plan_kw.items()},
-            "fixed_kw": {str(mtu): _with_gaps(kw) for mtu, kw in memory.fixed_kw.items()},
-            "declared_kw": memory.declared_kw.tolist(),
-            "held": None if held is None else [held.baseline_kw.tolist(), _with_gaps(held.change_kw)],
-            "unreached": None if memory.unreached is None else memory.unreached.tolist(),
-        }
-
-    def memory_from_json(self, document: Mapping[str, Any]) -> FleetMemory:
-        """The memory that `memory_to_json` made."""
-        held, unreached = document["held"], document["unreached"]
-        return FleetMemory(
-            states=tuple(group.from_json(each) for group, each in zip(self.groups, document["states"], strict=True)),
-            free=tuple(group.from_json(each) for group, each in zip(self.groups, document["free"], strict=True)),
-            plan_kw={int(mtu): frozen(kw) for mtu, kw in document["plan_kw"].items()},
-            fixed_kw={int(mtu): frozen(kw) for mtu, kw in document["fixed_kw"].items()},
-            declared_kw=frozen(document["declared_kw"]),
-            held=None if held is None else Held(*map(frozen, held)),
-            unreached=None if unreached is None else frozen(unreached, bool),
-        )
-
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         return groups_of([unit.device for unit in self.units])
@@ -404,47 +317,8 @@ class Fleet:
         return tuple(k for k, unit in enumerate(self.units) if unit.risk.between_outages_h is not None)
 
     @cached_property
-    def _registered_kw(self) -> dict[Direction, Floats]:
-        resources = [unit.resource for unit in self.units]
-        return {
-            Direction.UP: frozen([resource.up_kw for resource in resources]),
-            Direction.DOWN: frozen([resource.down_kw for resource in resources]),
-        }
-
-    @cached_property
-    def _sellers(self) -> tuple[_Seller, ...]:
-        """Raises BidError with every fault found of their resources."""
-        found = tuple(self._seller(name) for name in dict.fromkeys(unit.resource.aggregator for unit in self.units))
-        faults = [
-            fault
-            for each in found
-            for fault in seller_faults(
-                each.resources, list(zip(*each.prices.values(), strict=True)), each.config.delivery
-            )
-        ]
-        if faults:
-            raise BidError(faults)
-        return found
-
-    def _seller(self, name: str) -> _Seller:
-        config = self.sellers.get(name, self.sellers.get("default", AggregatorConfig()))
-        own = [(k, unit) for k, unit in enumerate(self.units) if unit.resource.aggregator == name]
-        prices = {
-            Direction.UP: [unit.up_eur_per_kwh for _, unit in own],
-            Direction.DOWN: [unit.down_eur_per_kwh for _, unit in own],
-        }
-        products = tuple(_sized(product, config) for product in PRODUCTS.values())
-        at = frozen([k for k, _ in own], np.int64)
-        return _Seller(name, config, at, tuple(unit.resource for _, unit in own), prices, products)
-
-
-def _sized(product: Product, config: AggregatorConfig) -> Product:
-    return replace(product, min_kw=config.min_kw, step_kw=config.step_kw)
-
-
-def _with_gaps(kw: Floats) -> list[float | None]:
-    """JSON has no NaN."""
-    return [None if value != value else value for value in kw.tolist()]
+    def _sellers(self) -> tuple[Seller, ...]:
+        return sellers_of(self.units, self.sellers)
 
 
 def _less(band: FlexibilityBand, direction: Direction, kept_kw: Floats, registered_kw: float) -> FlexibilityBand:

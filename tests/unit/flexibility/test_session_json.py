@@ -8,6 +8,7 @@ import pytest
 from fleet_runs import BATTERY, MTU_S, Course, award_of, fleet_of
 
 from cosim.domain.market import Direction
+from cosim.flexibility.fleet_memory import memory_from_json, memory_to_json
 from cosim.flexibility.session_json import session_from_json, session_to_json
 
 VEHICLE = {"p_max_kw": 7.3, "stays": [{"arrive": "01:00", "depart": "06:30", "need_kwh": 11.7}], "charging": "evenly"}
@@ -30,12 +31,14 @@ AHEAD = ((12 * MTU_S, 20),)
 
 def through_json(fleet, course):
     """The same course with memory and sessions written, read, and written again."""
-    text = json.dumps([fleet.memory_to_json(course.memory), *map(session_to_json, course.sessions)], allow_nan=False)
+    text = json.dumps(
+        [memory_to_json(fleet.groups, course.memory), *map(session_to_json, course.sessions)], allow_nan=False
+    )
     saved, *sessions = json.loads(text)
     other = Course(fleet, course.half)
-    other.memory, other.t_s = fleet.memory_from_json(saved), course.t_s
+    other.memory, other.t_s = memory_from_json(fleet.groups, saved), course.t_s
     other.sessions = [session_from_json(fleet.units, session) for session in sessions]
-    assert json.dumps([fleet.memory_to_json(other.memory), *map(session_to_json, other.sessions)]) == text
+    assert json.dumps([memory_to_json(fleet.groups, other.memory), *map(session_to_json, other.sessions)]) == text
     return other
 
 
@@ -62,7 +65,7 @@ def test_a_run_goes_on_bit_for_bit_from_every_gate():
         restored = [*restored[-2:], through_json(fleet, course)]
         for each in (course, *restored):
             each.award(*awards_at(each, k))
-    last = [fleet.memory_to_json(each.memory) for each in (course, *restored)]
+    last = [memory_to_json(fleet.groups, each.memory) for each in (course, *restored)]
     assert all(saved == last[0] for saved in last)
     assert {len(course.one(name).fixed_kw) > 0 for name in ALL} == {True, False}
 
@@ -101,6 +104,6 @@ def test_arrays_given_back_cannot_be_written():
 
 def test_before_the_first_mtu_nothing_is_known():
     fleet = fleet_of(**ALL)
-    document = json.loads(json.dumps(fleet.memory_to_json(fleet.start())))
-    assert fleet.memory_to_json(fleet.memory_from_json(document)) == document
+    document = json.loads(json.dumps(memory_to_json(fleet.groups, fleet.start())))
+    assert memory_to_json(fleet.groups, memory_from_json(fleet.groups, document)) == document
     assert (document["unreached"], document["held"], document["plan_kw"]) == (None, None, {})

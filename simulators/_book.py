@@ -17,7 +17,7 @@ from cosim.domain.market import (
     from_json,
     to_json,
 )
-from cosim.flexibility.fleet import Session
+from cosim.flexibility.session import Session
 from cosim.market.hybrid import Commitment
 from cosim.market.session import Book
 

@@ -13,9 +13,11 @@ from cosim.coordination.telling import Own
 from cosim.domain.frames import PASSIVE_SIGN, EventTable, Floats, Message, Signal, frozen
 from cosim.domain.market import Award, Bid, from_json
 from cosim.domain.settlement import to_json
-from cosim.flexibility.fleet import Fleet, Reserved, Session, UnitMemory, fleet_from_json, fleet_to_json
+from cosim.flexibility.fleet import Fleet, Reserved
+from cosim.flexibility.fleet_memory import FleetMemory, memory_from_json, memory_to_json
 from cosim.flexibility.pod_forecast import PowerForecast
 from cosim.flexibility.resources import Conditions
+from cosim.flexibility.session import Session
 from cosim.flexibility.session_json import session_from_json, session_to_json
 from cosim.flexibility.splits import Split, call_of, splits
 from cosim.market.hybrid import Called, Commitment, HybridBook, merged
@@ -63,10 +65,10 @@ BIDS = EventTable(
 
 @dataclass(frozen=True)
 class AggregatorMemory:
-    """What lasts of every unit, the sessions whose awards may still come with what contracts mean for them, and what
+    """What lasts of all units, the sessions whose awards may still come with what contracts mean for them, and what
     was called of contracts."""
 
-    units: tuple[UnitMemory, ...]
+    units: FleetMemory
     sessions: tuple[Session, ...]
     commitments: tuple[Commitment, ...] = ()
     called: Called = field(default_factory=dict)
@@ -130,17 +132,17 @@ class Aggregator(Adapter):
         p_kw, q_kvar = inputs["profile", "p_kw"], inputs["profile", "q_kvar"]
         found = self._take([award for (entity, _), mail in inputs.items() if entity == "award" for award in mail])
         fleet, n_pod = self._fleet, len(p_kw)
-        now = fleet.conditions(t_s, p_kw, q_kvar)
+        now = fleet.conditions(t_s, p_kw)
         rows = self._begin(t_s, now) if self.case.clock.begins_mtu(t_s) else []
         planned = fleet.planned(self.memory.units, t_s, n_pod)
-        ordered_kw = [unit.plan_kw.get(t_s // self.case.clock.mtu_s, 0.0) for unit in self.memory.units]
+        ordered_kw = self.memory.units.planned_kw(t_s // self.case.clock.mtu_s)
         units, drawn_kw, free_kw = fleet.stepped(self.memory.units, now)
         self.memory = replace(self.memory, units=units)
         suspended = inputs.get(("suspension", "pods"), ())
         withheld = [each["pod"] for each in suspended if each["until_s"] > t_s]
         forecast = self._of_next(t_s, (p_kw, q_kvar))
         sessions = self._offer(t_s, forecast, withheld)
-        added, free = (fleet.added(kw, now, n_pod) for kw in (drawn_kw, free_kw))
+        added, free = (fleet.added(kw, p_kw) for kw in (drawn_kw, free_kw))
         return {
             ("pod", "p_kw"): frozen(added[0]),
             ("pod", "q_kvar"): frozen(added[1]),
@@ -163,17 +165,16 @@ class Aggregator(Adapter):
 
     def state(self) -> dict[str, Any]:
         return {
-            "units": fleet_to_json(self.memory.units),
+            "units": memory_to_json(self._fleet.groups, self.memory.units),
             "sessions": [session_to_json(session) for session in self.memory.sessions],
             "commitments": [asdict(each) for each in self.memory.commitments],
             "called": {name: {str(m): kw for m, kw in of_mtu.items()} for name, of_mtu in self.memory.called.items()},
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        resources = {unit.resource.id: unit for unit in self.case.portfolio}
         self.memory = AggregatorMemory(
-            fleet_from_json(self.case.portfolio, saved["units"]),
-            tuple(session_from_json(resources, session) for session in saved["sessions"]),
+            memory_from_json(self._fleet.groups, saved["units"]),
+            tuple(session_from_json(self.case.portfolio, session) for session in saved["sessions"]),
             tuple(Commitment(**each) for each in saved["commitments"]),
             {name: {int(m): kw for m, kw in of_mtu.items()} for name, of_mtu in saved["called"].items()},
         )
@@ -220,10 +221,7 @@ class Aggregator(Adapter):
         n_pod = len(self.case.pods)
         if self.case.scenario.settlement is None or forecast is None:
             return frozen(np.full(n_pod, np.nan))
-        over_kw = np.zeros(n_pod)
-        for unit, each in zip(self.case.portfolio, self.memory.units, strict=True):
-            over_kw[unit.pod] += each.declared_kw
-        return frozen(forecast.p_kw[0] + over_kw)
+        return frozen(forecast.p_kw[0] + self._fleet.over_profile_kw(self.memory.units, n_pod))
 
     def _of_next(self, t_s: int, now: tuple[Floats, Floats]) -> PowerForecast | None:
         """What is expected of the MTU that begins after the step; None if none does."""
@@ -236,18 +234,19 @@ class Aggregator(Adapter):
     def _begin(self, t_s: int, now: Sequence[Conditions]) -> list[dict[str, Any]]:
         units = self._fleet.begun(self.memory.units, now)
         self.memory = replace(self.memory, units=units)
-        mtu = t_s // self.case.clock.mtu_s
+        mtu, portfolio = t_s // self.case.clock.mtu_s, self.case.portfolio
+        change_kw, baseline_kw = units.planned_kw(mtu), units.baseline_kw(mtu, units.declared_kw)
+        unreached = units.out_of_reach
         return [
             {
                 "t_s": t_s,
-                "resource": unit.resource.id,
-                "pod": unit.resource.pod,
-                "change_kw": each.plan_kw[mtu],
-                "baseline_kw": each.fixed_kw.get(mtu, each.declared_kw),
-                "reached": float(not each.unreached),
+                "resource": portfolio[k].resource.id,
+                "pod": portfolio[k].resource.pod,
+                "change_kw": float(change_kw[k]),
+                "baseline_kw": float(baseline_kw[k]),
+                "reached": float(not unreached[k]),
             }
-            for unit, each in zip(self.case.portfolio, units, strict=True)
-            if each.plan_kw.get(mtu, 0.0) != 0.0
+            for k in np.flatnonzero(change_kw).tolist()
         ]
 
     def _offer(self, t_s: int, of_next: PowerForecast | None, withheld: Sequence[str]) -> tuple[Session, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +17,8 @@ from cosim.units import energy_kwh
 @dataclass(frozen=True)
 class FlexibilityBand:
     """Around ``baseline_kw`` (n_mtu,), the power without activation: ``up_kw``, ``down_kw`` (n_mtu,), the most that
-    one of the MTUs can be activated, alone. ``store`` couples MTUs; None if nothing does. All powers [kW]."""
+    one of the MTUs can be activated, alone. ``store`` couples MTUs; None if nothing does, as in a single one. All
+    powers [kW]."""
 
     mtu_s: int
     baseline_kw: Floats
@@ -41,7 +42,7 @@ class FlexibilityBand:
         The same share of the rated power in all MTUs, the largest that its energy allows.
         """
         alone_kw = self.alone_kw(direction)
-        if self.store is None or len(alone_kw) == 1:
+        if self.store is None:
             return alone_kw
         rated_kw = self.rated_kw(direction)
         used_kwh, room = departure_kwh(self.store, direction, rated_kw), room_kwh(self.store, direction)
@@ -50,10 +51,66 @@ class FlexibilityBand:
         return frozen(share * rated_kw)
 
 
+@dataclass(frozen=True)
+class Bands:
+    """Bands of ``n`` devices over the same MTUs, arrays (n_mtu, n) [kW]; ``stores`` by position of the device."""
+
+    mtu_s: int
+    baseline_kw: Floats
+    up_kw: Floats
+    down_kw: Floats
+    stores: Mapping[int, Store]
+
+    @property
+    def n_mtu(self) -> int:
+        return len(self.baseline_kw)
+
+    def of(self, k: int) -> FlexibilityBand:
+        """The band of one device."""
+        return FlexibilityBand(
+            self.mtu_s, self.baseline_kw[:, k], self.up_kw[:, k], self.down_kw[:, k], self.stores.get(k)
+        )
+
+    def rated_kw(self, direction: Direction) -> Floats:
+        """The most in each MTU by power alone (n_mtu, n) [kW], as `FlexibilityBand.rated_kw`."""
+        return self._with_stores(direction, {k: self.of(k).rated_kw(direction) for k in self.stores})
+
+    def sustained_kw(self, direction: Direction) -> Floats:
+        """What devices hold in all MTUs together (n_mtu, n) [kW], as `FlexibilityBand.sustained_kw`."""
+        return self._with_stores(direction, {k: self.of(k).sustained_kw(direction) for k in self.stores})
+
+    def _with_stores(self, direction: Direction, of_stores: Mapping[int, Floats]) -> Floats:
+        alone_kw = self.up_kw if direction is Direction.UP else self.down_kw
+        if not of_stores:
+            return alone_kw
+        found_kw = alone_kw.copy()
+        for k, kw in of_stores.items():
+            found_kw[:, k] = kw
+        return found_kw
+
+    def changed(self, bands: Mapping[int, FlexibilityBand]) -> Bands:
+        """With other bands of some devices."""
+        if not bands:
+            return self
+        baseline_kw, up_kw, down_kw, stores = (
+            self.baseline_kw,
+            self.up_kw.copy(),
+            self.down_kw.copy(),
+            dict(self.stores),
+        )
+        for k, band in bands.items():
+            up_kw[:, k], down_kw[:, k] = band.up_kw, band.down_kw
+            stores.pop(k, None)
+            if band.store is not None:
+                stores[k] = band.store
+        return Bands(self.mtu_s, baseline_kw, up_kw, down_kw, stores)
+
+
 def flexibility_band(
     device: Device[State], state: State, forecast: Sequence[Conditions], mtu_s: int, step_s: int
 ) -> FlexibilityBand:
-    """The band over the MTUs of ``forecast``, one for each, from ``state`` at the beginning of the first.
+    """The band over the MTUs of ``forecast``, one for each, from ``state`` at the beginning of the first; of ``n``
+    devices of a profile at once with arrays (n_mtu, n).
 
     The baseline is the mean power in an MTU without activation in steps of ``step_s`` [s], as far as it can be held
     constant. Any constant change within the band is delivered for the MTU, whatever the steps, if conditions are as
@@ -64,11 +121,11 @@ def flexibility_band(
         after_free, free_kw = free_mtu(device, states[-1], now, mtu_s, step_s)
         limits = device.limits_kw(states[-1], now, mtu_s)
         low_kw, high_kw = (free_kw, free_kw) if limits is None else limits
-        baseline.append(min(max(free_kw, low_kw), high_kw))
+        baseline.append(np.minimum(np.maximum(free_kw, low_kw), high_kw))
         states.append(after_free if limits is None else device.after(states[-1], baseline[-1], now, mtu_s))
         up.append(baseline[-1] - low_kw)
         down.append(high_kw - baseline[-1])
-    store = device.store(states, forecast, np.array(baseline), mtu_s)
+    store = device.store(states, forecast, np.array(baseline), mtu_s) if len(forecast) > 1 else None
     return FlexibilityBand(mtu_s, frozen(baseline), frozen(up), frozen(down), store)
 
 

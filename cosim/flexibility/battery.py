@@ -41,7 +41,7 @@ class Battery:
         return BatteryState(self.initial_kwh)
 
     def free_kw(self, state: BatteryState, now: Conditions, duration_s: float) -> float:
-        wanted_kw = now.p_kw + self._to_rest_kw(state.e_kwh, duration_s)
+        wanted_kw: float = now.p_kw + self._to_rest_kw(state.e_kwh, duration_s)
         low_kw, high_kw = self.limits_kw(state, now, duration_s)
         return min(max(wanted_kw, low_kw), high_kw)
 

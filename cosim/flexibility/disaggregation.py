@@ -79,7 +79,7 @@ def divide_awards(
     for each in divided(bids, awards, members):
         for name, kw in zip(each.members, each.quantity_kw, strict=True):
             changes[name] = changes.get(name, 0.0) + each.direction.delta_p_kw(kw)
-        for award in each.awards:
+        for award in each.awards if each.missing_kw.any() else ():
             wanted = np.array(award.quantity_kw) > 0.0
             if (wanted & (each.missing_kw > 0.0)).any():
                 missing[award.bid] = frozen(np.where(wanted, each.missing_kw, 0.0))
@@ -101,8 +101,9 @@ def divided(bids: Sequence[Bid], awards: Sequence[Award], members: Mapping[str, 
         if bid.any_of:
             together.setdefault((bid.direction, bid.any_of), []).append(award)
         else:
-            shares = np.array([share for _, share in bid.shares] or [1.0])
-            quantity_kw = np.outer(shares, award.quantity_kw)
+            quantity_kw = np.array([award.quantity_kw])
+            if bid.shares:
+                quantity_kw = np.array([[share] for _, share in bid.shares]) * quantity_kw
             found.append(Divided((award,), bid.members, bid.direction, quantity_kw, np.zeros(len(award.quantity_kw))))
     for (direction, names), of_same in together.items():
         wanted_kw = np.array([award.quantity_kw for award in of_same])

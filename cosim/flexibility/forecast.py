@@ -57,23 +57,36 @@ def mean_kw(days_kw: Floats) -> Floats:
     return np.asarray(days_kw.mean(axis=0))
 
 
-def corrected(days_kw: Floats, days_now_kw: Floats, now_kw: Floats, coverage: float) -> Forecast:
-    """The mean of similar days, moved by as much as the present is off theirs.
+@dataclass(frozen=True)
+class Move:
+    """How an MTU follows from the one before it: with that at ``from_kw`` (n_pod,) [kW], it is at ``to_kw``, within
+    ``half_band_kw``, both (1, n_pod) [kW]."""
 
-    ``days_kw``, ``days_now_kw`` (n_day, n_pod) [kW]: the MTU ahead and the present one on the days looked back;
-    ``now_kw`` (n_pod,): the present. The half-band is of what that would have missed on those days. Raises ProfileError
-    for fewer than two days.
+    from_kw: Floats
+    to_kw: Floats
+    half_band_kw: Floats
+
+    def of(self, now_kw: Floats) -> Forecast:
+        """The forecast of the MTU, from the present ``now_kw`` (n_pod,) [kW]."""
+        return Forecast(frozen(self.to_kw + (now_kw - self.from_kw)), self.half_band_kw)
+
+
+def corrected(days_kw: Floats, days_now_kw: Floats, coverage: float) -> Move:
+    """To the mean of similar days, moved by as much as the present is off theirs.
+
+    ``days_kw``, ``days_now_kw`` (n_day, n_pod) [kW]: the MTU ahead and the present one on the days looked back. The
+    half-band is of what that would have missed on those days. Raises ProfileError for fewer than two days.
     """
-    ahead_kw, moved_kw = mean_kw(days_kw[:, None]), days_kw - days_now_kw
+    moved_kw = days_kw - days_now_kw
     others_kw = (moved_kw - moved_kw.mean(axis=0)) * (len(days_kw) / (len(days_kw) - 1))
-    p_kw = ahead_kw + (now_kw - days_now_kw.mean(axis=0))
-    return Forecast(frozen(p_kw), frozen(half_band_kw(others_kw, coverage)[None]))
+    half_kw = frozen(half_band_kw(others_kw, coverage)[None])
+    return Move(days_now_kw.mean(axis=0), mean_kw(days_kw[:, None]), half_kw)
 
 
-def held(days_kw: Floats, days_now_kw: Floats, now_kw: Floats, coverage: float) -> Forecast:
-    """The present (n_pod,) [kW] holds on for one MTU; the half-band is of the changes on the days looked back
-    (n_day, n_pod) [kW]."""
-    return Forecast(frozen(now_kw[None]), frozen(half_band_kw(days_kw - days_now_kw, coverage)[None]))
+def held(days_kw: Floats, days_now_kw: Floats, coverage: float) -> Move:
+    """The present holds on for one MTU; the half-band is of the changes on the days looked back (n_day, n_pod) [kW]."""
+    still_kw = np.zeros(days_kw.shape[1])
+    return Move(still_kw, still_kw[None], frozen(half_band_kw(days_kw - days_now_kw, coverage)[None]))
 
 
 def schedule(declared_kw: Floats, past_error_kw: Floats, coverage: float) -> Forecast:

@@ -96,7 +96,8 @@ class HeatPump:
         """Constant power [kW], possible or not, that leads to ``end_c``."""
         retention = self._retention(duration_s)
         final_c = (end_c - state.temperature_c * retention) / (1.0 - retention)
-        return (final_c - now.temperature_c) / (self.resistance_k_per_kw * self.cop)
+        outdoors_c: float = now.temperature_c
+        return (final_c - outdoors_c) / (self.resistance_k_per_kw * self.cop)
 
     def _possible_kw(self, p_kw: float) -> float:
         return min(max(p_kw, 0.0), self.p_max_kw)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from statistics import NormalDist
 
 import numpy as np
 
 from cosim.domain.frames import Floats, frozen
-from cosim.flexibility.forecast import Forecast, corrected, held, mean_kw, profile
+from cosim.flexibility.forecast import Forecast, Move, corrected, held, mean_kw, profile
 from cosim.rng import rng_for
 from cosim.scenario.market import ForecastConfig
 
 FROM_PRESENT = ("corrected", "persistence")
 """Methods that start from what is known of the present."""
 _LEAST_KW = 1e-6
+_MTUS_KEPT = 4
 Powers = tuple[Floats, Floats]
 """Net consumption of all PODs (..., n_pod) [kW, kvar]."""
 
@@ -46,12 +48,20 @@ class PodForecast:
             return self._known([mtu])
         if self.config.method == "profile":
             return self._similar([mtu])
+        active, reactive = self._moves(mtu)
+        return _joined(active.of(now[0]), reactive.of(now[1]))
+
+    @cached_property
+    def _moves(self) -> Callable[[int], tuple[Move, Move]]:
+        """How active and reactive power move into an MTU: the same for all who ask, whatever they know of the
+        present."""
+        return lru_cache(_MTUS_KEPT)(self._moves_into)
+
+    def _moves_into(self, mtu: int) -> tuple[Move, Move]:
         method = corrected if self.config.method == "corrected" else held
-        found = [
-            method(days, before, present, self.config.coverage)
-            for days, before, present in zip(self.past(mtu), self.past(mtu - 1), now, strict=True)
-        ]
-        return _joined(*found)
+        (p_kw, q_kvar), (p_now_kw, q_now_kvar) = self.past(mtu), self.past(mtu - 1)
+        coverage = self.config.coverage
+        return method(p_kw, p_now_kw, coverage), method(q_kvar, q_now_kvar, coverage)
 
     def ahead(self, first: int, n_mtu: int) -> PowerForecast:
         """``n_mtu`` MTUs from ``first`` on, long before: from similar days alone, unless they are known."""

@@ -7,25 +7,28 @@ A device draws ``free_kw`` while nobody asks anything of it. A set-point is a co
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, TypeVar
 
-from cosim.domain.frames import Floats
+import numpy as np
+
+from cosim.domain.frames import Floats, frozen
 
 State = TypeVar("State")
+Number = Any
+"""A float of one device, or an array (n,) of ``n`` of them, all at once."""
 
 
 @dataclass(frozen=True)
 class Conditions:
     """What acts on a device from outside, from ``t_s`` [s since the start of the run] on, for the time asked about.
 
-    ``p_kw``, ``q_kvar``: the profile of a load or of PV, else the schedule of the device; ``temperature_c``: outdoors.
+    ``p_kw``: the profile of a load or of PV, else the schedule of the device; ``temperature_c``: outdoors.
     """
 
     t_s: int
-    p_kw: float = 0.0
-    q_kvar: float = 0.0
-    temperature_c: float = 0.0
+    p_kw: Number = 0.0
+    temperature_c: Number = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Device(Protocol[State]):
     def start(self) -> State:
         """The memory at the start of a run."""
 
-    def free_kw(self, state: State, now: Conditions, duration_s: float) -> float:
+    def free_kw(self, state: State, now: Conditions, duration_s: float) -> Number:
         """Mean power [kW] for ``duration_s`` [s] without a set-point."""
 
-    def limits_kw(self, state: State, now: Conditions, duration_s: float) -> tuple[float, float] | None:
+    def limits_kw(self, state: State, now: Conditions, duration_s: float) -> tuple[Number, Number] | None:
         """Least and most constant power [kW] that it keeps up for ``duration_s`` [s]; None if it takes no set-point."""
 
-    def after(self, state: State, p_kw: float, now: Conditions, duration_s: float) -> State:
+    def after(self, state: State, p_kw: Number, now: Conditions, duration_s: float) -> State:
         """The memory after ``duration_s`` [s] at a power [kW] within its limits or its free one."""
 
     def store(
@@ -85,7 +88,7 @@ class Device(Protocol[State]):
 
 def step(
     device: Device[State], state: State, p_kw: float | None, now: Conditions, step_s: float
-) -> tuple[State, float]:
+) -> tuple[State, Number]:
     """The memory after one step of ``step_s`` [s], and the power [kW] delivered in it.
 
     ``p_kw`` is the set-point, cut to what is possible; without one (None) the device runs free.
@@ -127,14 +130,7 @@ def set_point_kw(
     return (device.free_kw(state, now, step_s) if device.of_profile else held.baseline_kw) + held.change_kw
 
 
-def pod_change(device: Device[State], p_kw: float, now: Conditions) -> tuple[float, float]:
-    """What a device at ``p_kw`` adds to the profile of its POD: active power [kW] and, at its power factor, reactive
-    power [kvar]."""
-    added_kw = p_kw - now.p_kw if device.of_profile else p_kw
-    return added_kw, device.kvar_per_kw * added_kw
-
-
-def free_mtu(device: Device[State], state: State, now: Conditions, mtu_s: int, step_s: int) -> tuple[State, float]:
+def free_mtu(device: Device[State], state: State, now: Conditions, mtu_s: int, step_s: int) -> tuple[State, Number]:
     """The memory after an MTU without a set-point, in steps of ``step_s`` [s], and the mean power [kW] in it."""
     powers = []
     for begin_s in range(0, mtu_s, step_s):
@@ -145,13 +141,25 @@ def free_mtu(device: Device[State], state: State, now: Conditions, mtu_s: int, s
 
 
 def memory_to_json(state: Any) -> dict[str, Any]:
-    """The memory of a device as what ``json`` can write, exactly."""
-    return asdict(state)
+    """The memory of a device, or of many as one, as what ``json`` can write, exactly."""
+    return {field.name: _plain(getattr(state, field.name)) for field in fields(state)}
 
 
 def memory_from_json(device: Device[State], document: Mapping[str, Any]) -> State:
     """The memory that ``memory_to_json`` made. Raises KeyError if an entry is missing."""
     kind: Any = type(device.start())
-    values = {field.name: document[field.name] for field in fields(kind)}
-    restored: State = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    restored: State = kind(**{field.name: _restored(document[field.name]) for field in fields(kind)})
     return restored
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _restored(value: Any) -> Any:
+    """Lists are tuples, in which lists are arrays."""
+    if not isinstance(value, list):
+        return value
+    return tuple(frozen(each) if isinstance(each, list) else each for each in value)

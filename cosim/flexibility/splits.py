@@ -10,8 +10,8 @@ import numpy as np
 from cosim.domain.frames import Floats
 from cosim.domain.market import Award, Direction
 from cosim.domain.settlement import Call
-from cosim.flexibility.disaggregation import divided
-from cosim.flexibility.fleet import Session
+from cosim.flexibility.disaggregation import Divided, divided
+from cosim.flexibility.session import Session
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,21 @@ def _of_session(session: Session, awards: Sequence[Award]) -> Iterator[Split]:
     own = {bid.id: bid for bid in session.bids}
     won = netted([award for award in awards if award.bid in own])
     for each in divided(session.bids, won, session.members):
-        delivered_kw = each.quantity_kw.sum(axis=0)
-        shares = np.full(each.quantity_kw.shape, 1.0 / len(each.members))
-        np.divide(each.quantity_kw, delivered_kw, out=shares, where=delivered_kw > 0.0)
+        shares = _shares(each)
         for award in each.awards:
             ordered_kw = dict(zip(each.members, shares * np.array(award.quantity_kw), strict=True))
             seller = own[award.bid].seller
             yield Split(award, session.gate_s, session.mtu_s, seller, each.direction, ordered_kw)
+
+
+def _shares(divided: Divided) -> Floats:
+    """Of each member in what all of them deliver (n_member, n_mtu)."""
+    if len(divided.members) == 1:
+        return np.ones_like(divided.quantity_kw)
+    delivered_kw = divided.quantity_kw.sum(axis=0)
+    shares = np.full(divided.quantity_kw.shape, 1.0 / len(divided.members))
+    np.divide(divided.quantity_kw, delivered_kw, out=shares, where=delivered_kw > 0.0)
+    return shares
 
 
 def netted(awards: Sequence[Award]) -> list[Award]:
@@ -58,9 +66,12 @@ def netted(awards: Sequence[Award]) -> list[Award]:
     off those before, the last first, and its buyer need not pay."""
     found: list[Award] = []
     for award in awards:
+        if min(award.quantity_kw) >= 0.0:
+            found.append(award)
+            continue
         back_kw = -np.minimum(award.quantity_kw, 0.0)
         for k in reversed(range(len(found))):
-            if back_kw.any() and found[k].bid == award.bid:
+            if found[k].bid == award.bid:
                 kw = np.array(found[k].quantity_kw)
                 taken_kw = np.minimum(kw, back_kw)
                 back_kw = back_kw - taken_kw

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -107,6 +108,27 @@ class FeederFile(Part):
     sources: dict[str, str] = Field({}, description="where the figures come from")
 
 
+class _Law:
+    """Powers of PODs as factors of profile columns; 0 for those without."""
+
+    def __init__(self, columns: Sequence[str | None], factors: Sequence[float]) -> None:
+        following = {k: column for k, column in enumerate(columns) if column and column != CONSTANT_PROFILE}
+        self._following, self._columns = list(following), list(following.values())
+        self._factors = np.array([factors[k] for k in following])
+        self._fixed = np.where([column == CONSTANT_PROFILE for column in columns], factors, 0.0)
+
+    def powers(self, position: Mapping[str, int], profiles: Floats) -> Floats:
+        """Powers (..., n_pod) at profile values (..., n_name), by the position of their names."""
+        values: Floats = np.take(profiles, np.array([position[c] for c in self._columns], np.intp), axis=-1)
+        values *= self._factors
+        if len(self._following) == len(self._fixed):
+            return values
+        found = np.empty((*profiles.shape[:-1], len(self._fixed)))
+        found[:] = self._fixed
+        found[..., self._following] = values
+        return found
+
+
 class Feeder:
     """A feeder folder that has been read; the circuit itself is compiled by the engine.
 
@@ -152,17 +174,18 @@ class Feeder:
 
     def powers(self, names: tuple[str, ...], profiles: Floats) -> tuple[Floats, Floats]:
         """Net consumption ``p_kw``, ``q_kvar`` (..., n_pod) at profile values (..., n_name); storage is 0."""
-        shape = (*profiles.shape[:-1], len(self.pods))
-        p_kw, q_kvar = np.zeros(shape), np.zeros(shape)
+        position = {name: k for k, name in enumerate(names)}
+        p_law, q_law = self._laws
+        return p_law.powers(position, profiles), q_law.powers(position, profiles)
 
-        def factor(column: str) -> Floats | float:
-            return 1.0 if column == CONSTANT_PROFILE else profiles[..., names.index(column)]
-
-        for k, pod in enumerate(self.pods.values()):
-            if pod.profile is not None:
-                p_kw[..., k] = pod.p_per_profile_kw * factor(pod.profile)
-                q_kvar[..., k] = pod.q_per_profile_kvar * factor(pod.q_profile or pod.profile)
-        return p_kw, q_kvar
+    @cached_property
+    def _laws(self) -> tuple[_Law, _Law]:
+        """Of active and of reactive power."""
+        pods = self.pods.values()
+        return (
+            _Law([pod.profile for pod in pods], [pod.p_per_profile_kw for pod in pods]),
+            _Law([pod.q_profile or pod.profile for pod in pods], [pod.q_per_profile_kvar for pod in pods]),
+        )
 
 
 def canonical_branch(element: str) -> str:

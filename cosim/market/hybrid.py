@@ -14,7 +14,8 @@ import numpy as np
 from cosim.clock import Clock
 from cosim.domain.frames import Floats
 from cosim.domain.market import Award, Bid, Contract, Direction
-from cosim.flexibility.fleet import Reserved, Session
+from cosim.flexibility.fleet import Reserved
+from cosim.flexibility.session import Session
 from cosim.market.contracts import Obligation, activation_limits, contracts_as_bids, fulfils, obligations
 
 Called = Mapping[str, Mapping[int, float]]

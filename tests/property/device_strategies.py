@@ -87,7 +87,7 @@ def forecasts(draw, device, most=12):
     p_kw = {Battery: st.one_of(st.just(0.0), powers), Load: st.floats(-5.0, 50.0), Pv: st.floats(-50.0, 2.0)}
     drawn = p_kw.get(type(device), st.just(0.0))
     outdoors_c = draw(st.floats(-15.0, 30.0))
-    return [Conditions(k * MTU_S, draw(drawn), 0.0, outdoors_c + draw(st.floats(-3.0, 3.0))) for k in range(n)]
+    return [Conditions(k * MTU_S, draw(drawn), outdoors_c + draw(st.floats(-3.0, 3.0))) for k in range(n)]
 
 
 @st.composite

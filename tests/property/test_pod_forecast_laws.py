@@ -31,7 +31,7 @@ def least_share(n, coverage):
 @given(seed=seeds, n_day=st.integers(8, 60), coverage=coverages)
 def test_bands_of_a_held_value_cover_the_next_as_often_as_asked(seed, n_day, coverage):
     then, now = days(seed, n_day + 1, 4000)
-    found = held(then[:-1], now[:-1], now[-1], coverage)
+    found = held(then[:-1], now[:-1], coverage).of(now[-1])
     covered = (np.abs(then[-1] - found.p_kw[0]) <= found.half_band_kw[0]).mean()
     assert covered >= least_share(n_day, coverage)
 
@@ -40,7 +40,7 @@ def test_bands_of_a_held_value_cover_the_next_as_often_as_asked(seed, n_day, cov
 @given(seed=seeds, n_day=st.integers(8, 60), coverage=coverages)
 def test_bands_of_the_corrected_mean_cover_the_next_as_often_as_asked(seed, n_day, coverage):
     then, now = days(seed, n_day + 1, 4000)
-    found = corrected(then[:-1], now[:-1], now[-1], coverage)
+    found = corrected(then[:-1], now[:-1], coverage).of(now[-1])
     covered = (np.abs(then[-1] - found.p_kw[0]) <= found.half_band_kw[0]).mean()
     assert covered >= least_share(n_day, coverage)
 
@@ -49,8 +49,8 @@ def test_bands_of_the_corrected_mean_cover_the_next_as_often_as_asked(seed, n_da
 @given(seed=seeds, n_day=st.integers(3, 30), coverage=coverages, shift=st.floats(-100.0, 100.0))
 def test_a_correction_moves_the_forecast_with_the_present_and_not_the_band(seed, n_day, coverage, shift):
     then, now = days(seed, n_day, 5)
-    one = corrected(then, now, now[-1], coverage)
-    other = corrected(then, now, now[-1] + shift, coverage)
+    one = corrected(then, now, coverage).of(now[-1])
+    other = corrected(then, now, coverage).of(now[-1] + shift)
     np.testing.assert_allclose(other.p_kw, one.p_kw + shift, atol=1e-9)
     np.testing.assert_array_equal(other.half_band_kw, one.half_band_kw)
 

@@ -162,6 +162,7 @@ def test_memory_survives_json(situation, orders):
 def test_a_course_within_the_energy_band_of_the_market_is_delivered(situation, data):
     """Up and down mixed, as the clearing may order, within the rated powers and the cumulative bounds."""
     device, state, forecast = situation
+    assume(len(forecast) > 1)
     band = flexibility_band(device, state, forecast, MTU_S, 300)
     bounds, hours = energy_band("R", band), MTU_S / 3600.0
     drawn_kwh, changes_kw = 0.0, []

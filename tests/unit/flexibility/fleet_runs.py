@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -67,10 +68,10 @@ class Course:
     def mtu(self, p_kw=P_KW, ahead=()):
         """One MTU; at its end a session for the next one and those of ``ahead`` (beginning [s], number of MTUs)."""
         fleet = self.fleet
-        self.memory = fleet.begun(self.memory, fleet.conditions(self.t_s, p_kw, Q_KVAR))
+        self.memory = fleet.begun(self.memory, fleet.conditions(self.t_s, p_kw))
         for t_s in range(self.t_s, self.t_s + MTU_S, fleet.step_s):
             self.planned.append(fleet.planned(self.memory, t_s, len(PODS)))
-            now = fleet.conditions(t_s, p_kw, Q_KVAR)
+            now = fleet.conditions(t_s, p_kw)
             self.memory, drawn_kw, free_kw = fleet.stepped(self.memory, now)
             self.drawn_kw.append(drawn_kw)
             self.free_kw.append(free_kw)
@@ -94,9 +95,22 @@ class Course:
         return [float(kw[self.names.index(name)]) for kw in self.drawn_kw[-last:]]
 
     def one(self, name):
-        return self.memory[self.names.index(name)]
+        """What lasts of a resource."""
+        at, memory = self.names.index(name), self.memory
+        group = next(g for g, group in enumerate(self.fleet.groups) if at in group.at)
+        place = self.fleet.groups[group].at.tolist().index(at)
+        state, free = (
+            s[group][place] if isinstance(s[group], tuple) else s[group] for s in (memory.states, memory.free)
+        )
+        return SimpleNamespace(
+            state=state,
+            free=free,
+            plan_kw={mtu: float(kw[at]) for mtu, kw in memory.plan_kw.items() if kw[at] != 0.0},
+            fixed_kw={mtu: float(kw[at]) for mtu, kw in memory.fixed_kw.items() if not np.isnan(kw[at])},
+            unreached=bool(memory.out_of_reach[at]),
+        )
 
-    def change(self, name, **given):
-        """Replaces parts of the memory of a resource."""
-        at = self.names.index(name)
-        self.memory = tuple(replace(each, **given) if k == at else each for k, each in enumerate(self.memory))
+    def plan(self, name, plan_kw):
+        """Lets a resource have sold what it is to deliver, by MTU."""
+        own = np.arange(len(self.names)) == self.names.index(name)
+        self.memory = replace(self.memory, plan_kw={mtu: np.where(own, kw, 0.0) for mtu, kw in plan_kw.items()})

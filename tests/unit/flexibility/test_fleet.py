@@ -54,8 +54,7 @@ def test_what_is_declared_and_sold_is_over_the_profile_with_its_reactive_power()
     p_kw, q_kvar = course.planned[-1]
     assert p_kw == pytest.approx([-30.0, 0.0, 0.0, 0.0])
     assert q_kvar == pytest.approx([-10.0, 0.0, 0.0, 0.0])
-    now = course.fleet.conditions(0, P_KW, np.zeros(4))
-    added = course.fleet.added(course.drawn_kw[-1], now, 4)
+    added = course.fleet.added(course.drawn_kw[-1], P_KW)
     assert added[0] == pytest.approx(p_kw)
     assert added[1] == pytest.approx(q_kvar)
 
@@ -138,7 +137,7 @@ def test_a_unit_out_of_reach_offers_nothing_and_delivers_nothing():
     session = course.mtu()
     assert bids_of(session) == {"sun": 50.0}
     assert (course.one("load").unreached, course.one("sun").unreached) == (True, False)
-    course.change("load", plan_kw={1: -30.0})
+    course.plan("load", {1: -30.0})
     course.mtu()
     assert course.drawn("load") == [120.0]
     assert course.planned[-1][0][0] == -30.0, "what was sold is what everyone else goes by"
@@ -246,7 +245,7 @@ def test_a_day_ahead_is_offered_by_mtu_with_what_couples_them():
     assert np.flatnonzero(up["car"]).tolist() == list(range(4, 20)), "from one to five"
     kinds = {coupling.resource: type(coupling).__name__ for coupling in day.couplings}
     assert kinds == {"battery": "StorageLimit", "car": "EnergyBand", "pump": "EnergyBand"}
-    assert len(day.over_profile_kw["car"]) == DAY
+    assert day.over_profile_kw.shape == (DAY, 5)
 
 
 def test_a_bid_in_shares_offers_a_day_ahead_what_is_held_in_all_mtus_together():
@@ -344,9 +343,11 @@ def test_an_award_for_a_course_is_delivered_whole():
         award_of(later["car", DOWN], *[0.0] * 12, *[5.0] * 4, *[0.0] * 80),
     )
     course.mtus(NOON)
-    plans = [dict(each.plan_kw) for each in course.memory]
+    plans = [course.one(name).plan_kw for name in course.names]
     course.mtus(DAY)
     for name, plan in zip(course.names, plans, strict=True):
         ordered = np.array([plan.get(MIDNIGHT + t, 0.0) for t in range(DAY)])
         assert ordered.any(), name
-        assert course.drawn(name, DAY) == pytest.approx(day.over_profile_kw[name] + ordered, abs=1e-6), name
+        assert course.drawn(name, DAY) == pytest.approx(
+            day.over_profile_kw[:, course.names.index(name)] + ordered, abs=1e-6
+        ), name

@@ -83,8 +83,7 @@ def test_a_member_of_a_group_offers_its_rest_with_the_group(delivery):
     }
     obliged, group = session.bids
     memory = course.fleet.ordered(course.memory, [session], [award_of(obliged), award_of(group)])
-    plan = [each.plan_kw[1] for each in memory]
-    assert plan == pytest.approx([-60.0, -40.0])
+    assert memory.plan_kw[1] == pytest.approx([-60.0, -40.0])
 
 
 def test_a_contract_of_more_than_there_is_gets_what_there_is(course):
@@ -160,7 +159,7 @@ def test_a_course_sold_by_contract_is_around_the_schedule_of_the_gate():
     course = Course(fleet_of(cell=BATTERY))
     session, _ = book_of(course, contract("n", "cell", UP, 60.0), n_mtu=4, t_s=MTU_S, spot=False)
     assert session.courses == {"cell"}
-    memory = course.fleet.ordered(course.memory, [session], [award_of(session.bids[0], 0.0, 20.0, 0.0, 0.0)])
-    assert memory[0].plan_kw == {1: 0.0, 2: -20.0, 3: 0.0, 4: 0.0}
-    assert set(memory[0].fixed_kw) == {1, 2, 3, 4}
-    assert bids_of(course.fleet.offered(memory, MTU_S, expected(), 0), UP) == {}
+    course.memory = course.fleet.ordered(course.memory, [session], [award_of(session.bids[0], 0.0, 20.0, 0.0, 0.0)])
+    assert course.one("cell").plan_kw == {2: -20.0}
+    assert set(course.one("cell").fixed_kw) == {1, 2, 3, 4}
+    assert bids_of(course.fleet.offered(course.memory, MTU_S, expected(), 0), UP) == {}

@@ -132,9 +132,12 @@ def test_a_coupled_battery_offers_its_rated_power():
 
 def test_what_couples_the_mtus_of_other_kinds():
     pump, load = HeatPump(5.0, 3.0, 2.0, 4.0), Load(0.5, 900)
-    band = flexibility_band(pump, pump.start(), [Conditions(0)], 900, 900)
-    assert isinstance(coupling("H", pump, pump.start(), band), EnergyBand)
-    assert coupling("L", load, load.start(), flexibility_band(load, load.start(), [Conditions(0)], 900, 900)) is None
+    two = [Conditions(0), Conditions(900)]
+    of_pump, of_load = (flexibility_band(each, each.start(), two, 900, 900) for each in (pump, load))
+    assert isinstance(coupling("H", pump, pump.start(), of_pump), EnergyBand)
+    assert coupling("L", load, load.start(), of_load) is None
+    alone = flexibility_band(pump, pump.start(), two[:1], 900, 900)
+    assert coupling("H", pump, pump.start(), alone) is None, "a single MTU"
 
 
 def test_all_faults_at_once():

@@ -32,7 +32,7 @@ def same(found, active, reactive):
 def test_the_next_mtu_takes_the_present_into_account(method, function):
     """Of the days looked back the MTU itself and the one before it are compared."""
     found = forecaster(method=method, coverage=0.8).next(5, NOW)
-    same(found, *(function(past[5], past[4], now, 0.8) for past, now in zip((PAST_KW, PAST_KVAR), NOW, strict=True)))
+    same(found, *(function(past[5], past[4], 0.8).of(now) for past, now in zip((PAST_KW, PAST_KVAR), NOW, strict=True)))
     assert found.p_kw.shape == (1, N_POD)
 
 

@@ -15,7 +15,6 @@ from cosim.flexibility.resources import (
     free_mtu,
     memory_from_json,
     memory_to_json,
-    pod_change,
     set_point_kw,
     step,
 )
@@ -48,14 +47,6 @@ def test_a_device_that_takes_no_set_point_for_the_whole_mtu_is_not_held():
     pump = HeatPump(4.0, 3.0, 1.0, 5.0, initial_c=18.9)
     assert dispatch(pump, pump.start(), 3.0, 0.0, Conditions(0), QUARTER_S) is None
     assert dispatch(pump, HeatPumpState(19.1), 3.0, -0.5, Conditions(0), QUARTER_S) == Dispatch(3.0, -0.5)
-
-
-def test_what_a_device_adds_to_its_pod():
-    """Reactive power comes at the registered power factor: shedding 2 kW takes its lagging kvar along."""
-    now = Conditions(0, p_kw=10.0, q_kvar=4.0)
-    assert pod_change(Load(0.5, QUARTER_S, kvar_per_kw=0.4), 8.0, now) == (-2.0, -0.8)
-    assert pod_change(Pv(kvar_per_kw=0.1), -3.0, Conditions(0, p_kw=-5.0)) == (2.0, 0.2)
-    assert pod_change(Battery(UNIT, 50.0, kvar_per_kw=0.25), 8.0, Conditions(0)) == (8.0, 2.0)
 
 
 def test_free_power_of_an_mtu_is_the_mean_over_its_steps():

@@ -8,7 +8,7 @@ import pytest
 from fleet_runs import BATTERY, MTU_S, Course, award_of, fleet_of
 
 from cosim.domain.market import Direction
-from cosim.flexibility.fleet import fleet_from_json, fleet_to_json
+from cosim.flexibility.fleet_memory import memory_from_json, memory_to_json
 from cosim.flexibility.session_json import session_from_json, session_to_json
 
 VEHICLE = {"p_max_kw": 7.3, "stays": [{"arrive": "01:00", "depart": "06:30", "need_kwh": 11.7}], "charging": "evenly"}
@@ -31,13 +31,14 @@ AHEAD = ((12 * MTU_S, 20),)
 
 def through_json(fleet, course):
     """The same course with memory and sessions written, read, and written again."""
-    units = {unit.resource.id: unit for unit in fleet.units}
-    text = json.dumps([fleet_to_json(course.memory), *map(session_to_json, course.sessions)], allow_nan=False)
+    text = json.dumps(
+        [memory_to_json(fleet.groups, course.memory), *map(session_to_json, course.sessions)], allow_nan=False
+    )
     saved, *sessions = json.loads(text)
     other = Course(fleet, course.half)
-    other.memory, other.t_s = fleet_from_json(fleet.units, saved), course.t_s
-    other.sessions = [session_from_json(units, session) for session in sessions]
-    assert json.dumps([fleet_to_json(other.memory), *map(session_to_json, other.sessions)]) == text
+    other.memory, other.t_s = memory_from_json(fleet.groups, saved), course.t_s
+    other.sessions = [session_from_json(fleet.units, session) for session in sessions]
+    assert json.dumps([memory_to_json(fleet.groups, other.memory), *map(session_to_json, other.sessions)]) == text
     return other
 
 
@@ -64,27 +65,26 @@ def test_a_run_goes_on_bit_for_bit_from_every_gate():
         restored = [*restored[-2:], through_json(fleet, course)]
         for each in (course, *restored):
             each.award(*awards_at(each, k))
-    last = [fleet_to_json(each.memory) for each in (course, *restored)]
+    last = [memory_to_json(fleet.groups, each.memory) for each in (course, *restored)]
     assert all(saved == last[0] for saved in last)
-    assert {len(each.fixed_kw) > 0 for each in course.memory} == {True, False}
-    assert {each.unreached for each in course.memory} <= {True, False}
+    assert {len(course.one(name).fixed_kw) > 0 for name in ALL} == {True, False}
 
 
 def test_a_session_keeps_all_but_what_couples_its_mtus():
     always = {name: {key: of for key, of in given.items() if key != "delivery"} for name, given in ALL.items()}
     course = Course(fleet_of(SELLERS, **always))
     course.mtu(ahead=AHEAD)
-    session, units = course.sessions[0], {unit.resource.id: unit for unit in course.fleet.units}
+    session = course.sessions[0]
     assert session.couplings
-    kept = session_from_json(units, json.loads(json.dumps(session_to_json(session))))
+    kept = session_from_json(course.fleet.units, json.loads(json.dumps(session_to_json(session))))
     assert kept.couplings == ()
     assert kept.courses == session.courses == {"battery", "car", "pump"}
     for name in ("t_s", "mtu_s", "n_mtu", "bids"):
         assert getattr(kept, name) == getattr(session, name)
     assert list(kept.members) == list(session.members)
+    np.testing.assert_array_equal(kept.over_profile_kw, session.over_profile_kw)
     for name, member in session.members.items():
         assert replace(kept.members[name], band=member.band) == member
-        np.testing.assert_array_equal(kept.over_profile_kw[name], session.over_profile_kw[name])
         for direction in Direction:
             np.testing.assert_array_equal(kept.members[name].sustained_kw(direction), member.sustained_kw(direction))
         if member.band.store is not None:
@@ -97,12 +97,13 @@ def test_a_session_keeps_all_but_what_couples_its_mtus():
 def test_arrays_given_back_cannot_be_written():
     course = Course(fleet_of(**ALL))
     course.mtu()
-    units = {unit.resource.id: unit for unit in course.fleet.units}
-    kept = session_from_json(units, session_to_json(course.sessions[0]))
+    kept = session_from_json(course.fleet.units, session_to_json(course.sessions[0]))
     with pytest.raises(ValueError, match="read-only"):
         kept.members["load"].band.up_kw[0] = 1.0
 
 
 def test_before_the_first_mtu_nothing_is_known():
     fleet = fleet_of(**ALL)
-    assert fleet_from_json(fleet.units, json.loads(json.dumps(fleet_to_json(fleet.start())))) == fleet.start()
+    document = json.loads(json.dumps(memory_to_json(fleet.groups, fleet.start())))
+    assert memory_to_json(fleet.groups, memory_from_json(fleet.groups, document)) == document
+    assert (document["unreached"], document["held"], document["plan_kw"]) == (None, None, {})

@@ -5,8 +5,8 @@ from cosim.domain.frames import frozen
 from cosim.domain.market import Award, Bid, Direction, PriceStep, Resource
 from cosim.flexibility.band import FlexibilityBand
 from cosim.flexibility.disaggregation import divide_awards
-from cosim.flexibility.fleet import Session
 from cosim.flexibility.offers import Member
+from cosim.flexibility.session import Session
 from cosim.flexibility.splits import call_of, netted, splits
 from cosim.market.delivery import check_calls
 

@@ -221,8 +221,8 @@ class Accounts:
         was declared counts, and that is told."""
         found: list[Believed] = []
         told: list[str] = []
-        for pod, (order_s, ordered_kw) in _by_pod(calls, period).items():
-            known = self._known(kept, period, pod)
+        called = _by_pod(calls, period)
+        for known, (pod, (order_s, ordered_kw)) in zip(self._known(kept, period, tuple(called)), called.items(), strict=True):
             values: dict[str, float] = {}
             for name, method in METHODS.items():
                 try:
@@ -236,33 +236,45 @@ class Accounts:
             found += [Believed(pod, name, kw, kw - truth_kw, ordered_kw, name == paid) for name, kw in values.items()]
         return tuple(found), tuple(told)
 
-    def _known(self, kept: Kept, period: Period, pod: str) -> Known:
-        """What is known of a called POD; of days before the run what its profile draws."""
-        k, series, t_s = self.pods.index(pod), _Maker(period), period.t_s
-        mtu, of_run = t_s // period.mtu_s, kept.metered_kw[:, self.flexible.index(pod)].tolist()
-        per_day = SECONDS_PER_DAY // period.mtu_s
-        first = min(mtu - self.days * per_day, mtu - len(of_run))
-        past: list[float | None] = [None] * (mtu - first)
-        if mtu - len(of_run) < per_day * self.days and SECONDS_PER_DAY % period.mtu_s == 0:
-            for back, kw in enumerate(self._usual(mtu, k), 1):
-                past[mtu - back * per_day - first] = kw
-        past[len(past) - len(of_run) :] = of_run
-        return Known(
-            Series(pod, "measurement", first * period.mtu_s, period.mtu_s, tuple(past)),
-            series.of(pod, "schedule", float(kept.scheduled_kw[k])),
-            series.of(pod, "forecast", float(kept.free_sum_kw[k] / self.clock.steps_per_mtu)),
-            self.clock.start,
-            self.utc_offset_s,
-            frozenset(date.fromisoformat(day) for day in kept.called.get(pod, ())),
-        )
+    def _known(self, kept: Kept, period: Period, called: Sequence[str]) -> list[Known]:
+        """What is known of called PODs."""
+        t_s, mtu_s, n_step, series = period.t_s, period.mtu_s, self.clock.steps_per_mtu, _Maker(period)
+        places = [self._place[pod] for pod in called]
+        past_kw = self._past_kw(kept, t_s // mtu_s, called)
+        first_s = t_s - len(past_kw) * mtu_s
+        return [
+            Known(
+                Series(pod, "measurement", first_s, mtu_s, tuple(own_kw)),
+                series.of(pod, "schedule", float(kept.scheduled_kw[k])),
+                series.of(pod, "forecast", float(kept.free_sum_kw[k] / n_step)),
+                self.clock.start,
+                self.utc_offset_s,
+                frozenset(date.fromisoformat(day) for day in kept.called.get(pod, ())),
+            )
+            for pod, k, own_kw in zip(called, places, past_kw.T.tolist(), strict=True)
+        ]
 
-    def _usual(self, mtu: int, pod: int) -> list[float]:
-        """Nothing where profiles have no history: they need none for forecasts that know the truth."""
+    def _past_kw(self, kept: Kept, mtu: int, called: Sequence[str]) -> Floats:
+        """What PODs drew in the MTUs before (n_mtu, n); of days before the run what their profiles draw in the same
+        MTU, NaN where neither is known."""
+        of_run, per_day = kept.metered_kw, SECONDS_PER_DAY // self.clock.mtu_s
+        past_kw = np.full((max(self.days * per_day, len(of_run)), len(called)), np.nan)
+        if len(of_run) < self.days * per_day and SECONDS_PER_DAY % self.clock.mtu_s == 0:
+            usual_kw = self._usual(mtu)
+            past_kw[-per_day * np.arange(1, len(usual_kw) + 1)] = usual_kw[:, [self._place[pod] for pod in called]]
+        past_kw[len(past_kw) - len(of_run) :] = of_run[:, [self.flexible.index(pod) for pod in called]]
+        return past_kw
+
+    def _usual(self, mtu: int) -> Floats:
+        """(n_day, n_pod), none where profiles have no history: they need none for forecasts that know the truth."""
         try:
-            values: list[float] = self.usual_kw(mtu)[:, pod].tolist()
+            return self.usual_kw(mtu)[: self.days]
         except ProfileError:
-            return []
-        return values[: self.days]
+            return np.zeros((0, len(self.pods)))
+
+    @cached_property
+    def _place(self) -> Mapping[str, int]:
+        return {pod: k for k, pod in enumerate(self.pods)}
 
     def _ready(self, kept: Kept, mtu: int) -> tuple[SettlementLine, ...]:
         """What contracts are paid for being ready, of those whose window ends with an MTU, or with the run."""

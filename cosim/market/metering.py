@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 
@@ -14,16 +14,22 @@ from cosim.errors import Fault, ProfileError
 def values_kw(series: Series, period: Period, mtus: Sequence[int] | None = None) -> tuple[float, ...]:
     """Power in the MTUs of a period, or some of them. Raises ProfileError naming every MTU of these without one, or if
     the MTUs differ."""
-    _same_mtu(series, period)
-    own, wanted = series.over(period).p_kw, range(period.n_mtu) if mtus is None else mtus
-    found = tuple(value for value in (own[t] for t in wanted) if value is not None and not math.isnan(value))
+    check_mtus(series, period)
+    own, wanted = series.values(period.t_s, period.n_mtu), range(period.n_mtu) if mtus is None else mtus
+    found = known_kw(own if mtus is None else [own[t] for t in mtus])
     if len(found) < len(wanted):
         missing = set(series.over(period).missing)
         raise ProfileError([_absent(series, period.begins[t]) for t in wanted if t in missing])
     return found
 
 
-def _same_mtu(series: Series, period: Period) -> None:
+def known_kw(p_kw: Iterable[float | None]) -> tuple[float, ...]:
+    """Values that are not missing."""
+    return tuple([value for value in p_kw if value is not None and not math.isnan(value)])
+
+
+def check_mtus(series: Series, period: Period) -> None:
+    """Raises ProfileError unless MTUs of a series are those settled, and each has a flag if any has."""
     if series.mtu_s != period.mtu_s or (period.t_s - series.t_s) % period.mtu_s:
         value, allowed = (f"{mtu_s} s from {t_s} s on" for t_s, mtu_s in _steps(series, period))
         raise ProfileError(Fault("its MTUs are not those settled", key=_key(series), value=value, allowed=allowed))
@@ -54,7 +60,7 @@ def completed(
     first of ``stand_ins`` with a value has (a baseline: nothing delivered; a schedule: no imbalance). All are flagged
     as estimated. Raises ProfileError naming each MTU of which none has one.
     """
-    _same_mtu(measured, period)
+    check_mtus(measured, period)
     if not (whole := measured.over(period)).missing:
         return whole, ()
     around = _widened(period, measured, gap_max_mtu)
@@ -78,7 +84,7 @@ def completed(
 def _taken(stand_ins: Sequence[Series], period: Period, mtus: Sequence[int]) -> dict[int, tuple[float, str]]:
     found: dict[int, tuple[float, str]] = {}
     for series in reversed(stand_ins):
-        _same_mtu(series, period)
+        check_mtus(series, period)
         own = series.over(period)
         known = {t: value for t, value in enumerate(own.p_kw) if value is not None and not math.isnan(value)}
         found |= {t: (known[t], f"taken from the {series.kind} of {series.owner}") for t in mtus if t in known}

@@ -71,6 +71,10 @@ class Series(_Closed):
     p_kw: tuple[float | None, ...]
     estimated: tuple[bool, ...] = ()
 
+    @property
+    def end_s(self) -> int:
+        return self.t_s + len(self.p_kw) * self.mtu_s
+
     def over(self, period: Period) -> Series:
         """The part of a period; MTUs outside of what was recorded are None. The MTUs of both must be the same."""
         if self.t_s == period.t_s and len(self.p_kw) == len(self.estimated) == period.n_mtu:
@@ -91,7 +95,7 @@ class Series(_Closed):
 
 def _part(values: tuple[Value, ...], first: int, n: int, outside: Value) -> tuple[Value, ...]:
     """``n`` values from number ``first`` on, also beside those that there are."""
-    if 0 <= first and first + n <= len(values):
+    if first >= 0 and first + n <= len(values):
         return values[first : first + n]
     return tuple([values[k] if 0 <= k < len(values) else outside for k in range(first, first + n)])
 

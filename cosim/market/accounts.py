@@ -222,7 +222,9 @@ class Accounts:
         found: list[Believed] = []
         told: list[str] = []
         called = _by_pod(calls, period)
-        for known, (pod, (order_s, ordered_kw)) in zip(self._known(kept, period, tuple(called)), called.items(), strict=True):
+        past_kw = self._past_kw(kept, period) if called else kept.metered_kw
+        for pod, (order_s, ordered_kw) in called.items():
+            known = self._known(kept, period, pod, past_kw)
             values: dict[str, float] = {}
             for name, method in METHODS.items():
                 try:
@@ -236,33 +238,28 @@ class Accounts:
             found += [Believed(pod, name, kw, kw - truth_kw, ordered_kw, name == paid) for name, kw in values.items()]
         return tuple(found), tuple(told)
 
-    def _known(self, kept: Kept, period: Period, called: Sequence[str]) -> list[Known]:
-        """What is known of called PODs."""
-        t_s, mtu_s, n_step, series = period.t_s, period.mtu_s, self.clock.steps_per_mtu, _Maker(period)
-        places = [self._place[pod] for pod in called]
-        past_kw = self._past_kw(kept, t_s // mtu_s, called)
-        first_s = t_s - len(past_kw) * mtu_s
-        return [
-            Known(
-                Series(pod, "measurement", first_s, mtu_s, tuple(own_kw)),
-                series.of(pod, "schedule", float(kept.scheduled_kw[k])),
-                series.of(pod, "forecast", float(kept.free_sum_kw[k] / n_step)),
-                self.clock.start,
-                self.utc_offset_s,
-                frozenset(date.fromisoformat(day) for day in kept.called.get(pod, ())),
-            )
-            for pod, k, own_kw in zip(called, places, past_kw.T.tolist(), strict=True)
-        ]
+    def _known(self, kept: Kept, period: Period, pod: str, past_kw: Floats) -> Known:
+        k, series = self._place[pod], _Maker(period)
+        return Known(
+            _Meter(pod, period.t_s, period.mtu_s, past_kw, self.flexible.index(pod)),
+            series.of(pod, "schedule", float(kept.scheduled_kw[k])),
+            series.of(pod, "forecast", float(kept.free_sum_kw[k] / self.clock.steps_per_mtu)),
+            self.clock.start,
+            self.utc_offset_s,
+            frozenset(date.fromisoformat(day) for day in kept.called.get(pod, ())),
+        )
 
-    def _past_kw(self, kept: Kept, mtu: int, called: Sequence[str]) -> Floats:
-        """What PODs drew in the MTUs before (n_mtu, n); of days before the run what their profiles draw in the same
-        MTU, NaN where neither is known."""
-        of_run, per_day = kept.metered_kw, SECONDS_PER_DAY // self.clock.mtu_s
-        past_kw = np.full((max(self.days * per_day, len(of_run)), len(called)), np.nan)
-        if len(of_run) < self.days * per_day and SECONDS_PER_DAY % self.clock.mtu_s == 0:
-            usual_kw = self._usual(mtu)
-            past_kw[-per_day * np.arange(1, len(usual_kw) + 1)] = usual_kw[:, [self._place[pod] for pod in called]]
-        past_kw[len(past_kw) - len(of_run) :] = of_run[:, [self.flexible.index(pod) for pod in called]]
+    def _past_kw(self, kept: Kept, period: Period) -> Floats:
+        """What PODs with resources drew in the MTUs before (n_mtu, n_flexible); of days before the run what their
+        profiles draw in the same MTU, NaN where neither is known."""
+        of_run, per_day = kept.metered_kw, SECONDS_PER_DAY // period.mtu_s
+        if len(of_run) >= self.days * per_day:
+            return of_run
+        past_kw = np.full((self.days * per_day, len(self.flexible)), np.nan)
+        if SECONDS_PER_DAY % period.mtu_s == 0:
+            usual_kw = self._usual(period.t_s // period.mtu_s)
+            past_kw[-per_day * np.arange(1, len(usual_kw) + 1)] = usual_kw[:, self._places]
+        past_kw[len(past_kw) - len(of_run) :] = of_run
         return past_kw
 
     def _usual(self, mtu: int) -> Floats:
@@ -275,6 +272,11 @@ class Accounts:
     @cached_property
     def _place(self) -> Mapping[str, int]:
         return {pod: k for k, pod in enumerate(self.pods)}
+
+    @cached_property
+    def _places(self) -> list[int]:
+        """Of the PODs with resources."""
+        return [self._place[pod] for pod in self.flexible]
 
     def _ready(self, kept: Kept, mtu: int) -> tuple[SettlementLine, ...]:
         """What contracts are paid for being ready, of those whose window ends with an MTU, or with the run."""
@@ -311,7 +313,7 @@ class Accounts:
 
     def _after(self, kept: Kept, t_s: int, next_kw: Floats, whole_kw: Floats, calls: Sequence[Ordered]) -> Kept:
         nothing, mtu_s = frozen(np.zeros(len(self.pods))), self.clock.mtu_s
-        now_kw = whole_kw[[self.pods.index(pod) for pod in self.flexible]]
+        now_kw = whole_kw[self._places]
         longest = self.days * SECONDS_PER_DAY // mtu_s
         metered_kw = np.vstack([kept.metered_kw[max(len(kept.metered_kw) + 1 - longest, 0) :], now_kw])
         metered_kw.flags.writeable = False  # not `frozen`: weeks of values are copied once a MTU, not twice
@@ -330,6 +332,30 @@ class Accounts:
             called=called,
             ordered=tuple(each for each in kept.ordered if _end_s(each.call, mtu_s) > t_s + mtu_s),
         )
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """What the meter of a POD showed up to ``end_s``: column ``k`` of ``past_kw`` (n_mtu, n); see
+    `cosim.market.metering.Metered`."""
+
+    owner: str
+    end_s: int
+    mtu_s: int
+    past_kw: Floats
+    k: int
+    kind: str = "measurement"
+
+    @property
+    def t_s(self) -> int:
+        return self.end_s - len(self.past_kw) * self.mtu_s
+
+    def values(self, t_s: int, n_mtu: int) -> list[float | None]:
+        first, n = (t_s - self.t_s) // self.mtu_s, len(self.past_kw)
+        if first >= 0 and first + n_mtu <= n:
+            found: list[float | None] = self.past_kw[first : first + n_mtu, self.k].tolist()
+            return found
+        return [float(self.past_kw[t, self.k]) if 0 <= t < n else None for t in range(first, first + n_mtu)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from cosim.domain.frames import Floats
 from cosim.domain.settlement import Period, Series
 from cosim.errors import Fault, ProfileError
-from cosim.market.metering import check_mtus, known_kw, values_kw
+from cosim.market.metering import Metered, check_mtus, known_kw, values_kw
 from cosim.units import SECONDS_PER_DAY, energy_kwh
 
 _SATURDAY = 5
@@ -34,7 +34,7 @@ class Known:
     activations or holidays, that say nothing about others.
     """
 
-    measured: Series
+    measured: Metered
     schedule: Series | None = None
     counterfactual: Series | None = None
     start: datetime = datetime(1970, 1, 1, tzinfo=UTC)

@@ -90,7 +90,8 @@ def positions(
     drawn_kw = {meter: values_kw(series, period) for meter, series in measured.items()}
     scheduled = {each.party: _energies([values_kw(each.scheduled, period)], period) for each in perimeters}
     metered = {each.party: _energies([drawn_kw[m] for m in each.meters], period) for each in perimeters}
-    guessed = {each.party: _any([measured[m].over(period).estimated for m in each.meters], period) for each in perimeters}
+    flags = {meter: series.over(period).estimated for meter, series in measured.items()}
+    guessed = {each.party: _any([flags[m] for m in each.meters], period) for each in perimeters}
     own = interface.loss_party
     scheduled[own] = _rest(interface.scheduled, scheduled.values(), period)
     metered[own] = _rest(interface.metered, metered.values(), period)

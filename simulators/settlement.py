@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -140,7 +139,7 @@ class Settlement(Adapter):
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         accounts, clock = self._accounts, self.case.clock
-        calls = [self._named(from_json(Call, call)) for call in inputs["delivery", "calls"]]
+        calls = [from_json(Call, self._named(call)) for call in inputs["delivery", "calls"]]
         ready = [Commitment(**each) for each in inputs["delivery", "readiness"]]
         kept = accounts.taken(self.memory, t_s, calls, ready)
         head_kw = float(inputs["head", "p_kw"][0])
@@ -184,10 +183,10 @@ class Settlement(Adapter):
             ready_kw={name: {int(m): kw for m, kw in of_mtu.items()} for name, of_mtu in given["ready_kw"].items()},
         )
 
-    def _named(self, call: Call) -> Call:
+    def _named(self, call: Mapping[str, Any]) -> dict[str, Any]:
         """Buyers under the names of their simulators: a scheme of coordination calls them otherwise."""
-        buyer = self._buyers.get(call.award.buyer, call.award.buyer)
-        return replace(call, award=replace(call.award, buyer=buyer))
+        award = call["award"]
+        return {**call, "award": {**award, "buyer": self._buyers.get(award["buyer"], award["buyer"])}}
 
     def _outputs(self, settled: Settled | None) -> dict[tuple[str, str], Any]:
         """Of an MTU that has ended; None in all other steps."""

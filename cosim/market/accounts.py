@@ -119,16 +119,19 @@ class Accounts:
 
     def taken(self, kept: Kept, t_s: int, calls: Iterable[Call], ready: Iterable[Commitment]) -> Kept:
         """Calls ordered at ``t_s``, and what contracts have on offer at the gates that close with the step."""
+        more = tuple(Ordered(t_s, replace(call, terms=self._terms)) for call in calls)
+        return replace(kept, ordered=(*kept.ordered, *more), ready_kw=_merged(kept.ready_kw, ready, self.clock.mtu_s))
+
+    @cached_property
+    def _terms(self) -> DeliveryTerms:
         config = self.config
-        terms = DeliveryTerms(
+        return DeliveryTerms(
             config.tolerance,
             config.penalty_factor,
             config.penalty_eur_per_kwh,
             config.penalty_basis,
             config.two_sided,
         )
-        more = tuple(Ordered(t_s, replace(call, terms=terms)) for call in calls)
-        return replace(kept, ordered=(*kept.ordered, *more), ready_kw=_merged(kept.ready_kw, ready, self.clock.mtu_s))
 
     def metered(self, kept: Kept, p_kw: Floats, free_kw: Floats, head_kw: float) -> Kept:
         """One more step of the MTU."""
@@ -346,7 +349,7 @@ class _Meter:
     k: int
     kind: str = "measurement"
 
-    @property
+    @cached_property
     def t_s(self) -> int:
         return self.end_s - len(self.past_kw) * self.mtu_s
 

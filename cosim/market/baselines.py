@@ -121,7 +121,7 @@ class HighXOfY:
         check_mtus(measured, period)
         for back_s in _similar_days(known, period):
             same = known_kw(measured.values(period.t_s - back_s, period.n_mtu))
-            before = known_kw(measured.values(window.t_s - back_s, window.n_mtu))
+            before = known_kw(measured.values(window.t_s - back_s, window.n_mtu)) if window.n_mtu else ()
             if len(same) == period.n_mtu and len(before) == window.n_mtu:
                 days.append((same, before))
             if len(days) == self.y:

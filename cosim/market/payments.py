@@ -132,7 +132,7 @@ def uplifts(found: Iterable[Delivery], period: Period) -> Iterator[Payment]:
     for each in found:
         own[each.call.award.bid, each.call.award.stage].append(each)
     for refs, parts in own.items():
-        lacking = total((each.bid_price - each.price) * each.delivered for each in parts)
+        lacking = total((one.bid_price - one.price) * one.delivered for one in parts if one.bid_price != one.price)
         if lacking <= _WHOLE_EUR:
             continue
         delivered = total(each.delivered for each in parts)
@@ -183,7 +183,7 @@ def compensations(
 ) -> Iterator[Payment]:
     """A seller that is not the supplier pays it for energy that it sold but did not supply, activated UP; is paid for
     what it supplied beyond, activated DOWN. What is delivered counts by meter, in proportion to what each gave."""
-    for each in found:
+    for each in found if suppliers else ():
         t = period.begins.index(each.t_s)
         given = {share.meter: max(share.given, NOTHING) for share in each.shares}
         paid = each.delivered / (total(given.values()) or 1)

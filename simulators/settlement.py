@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _BUYERS = ("dso", "tso")
 """Operators that may buy in a scheme of coordination."""
+_ARRAYS = ("scheduled_kw", "sum_kw", "free_sum_kw", "metered_kw", "offered_kw")
+"""Of what is kept: arrays, and arrays by name."""
 LINES = EventTable(
     "lines",
     "who owes whom what for an MTU, or for duration_s from t_s on; amount counts whole units of 1e-4 EUR",
@@ -157,9 +159,7 @@ class Settlement(Adapter):
 
     def state(self) -> dict[str, Any]:
         kept = self.memory
-        saved: dict[str, Any] = encode(
-            {name: getattr(kept, name) for name in ("scheduled_kw", "sum_kw", "free_sum_kw", "metered_kw")}
-        )
+        saved: dict[str, Any] = encode({name: getattr(kept, name) for name in _ARRAYS})
         return saved | {
             "head_sum_kw": kept.head_sum_kw,
             "loss_kw": kept.loss_kw,
@@ -173,7 +173,7 @@ class Settlement(Adapter):
     def restore(self, saved: dict[str, Any]) -> None:
         given = decode(saved)
         self.memory = Kept(
-            **{name: given[name] for name in ("scheduled_kw", "sum_kw", "free_sum_kw", "metered_kw")},
+            **{name: given[name] for name in _ARRAYS},
             head_sum_kw=given["head_sum_kw"],
             loss_kw=given["loss_kw"],
             ordered=tuple(Ordered(order_s, from_json(Call, call)) for order_s, call in given["ordered"]),

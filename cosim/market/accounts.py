@@ -34,6 +34,7 @@ from cosim.units import SECONDS_PER_DAY
 TRUTH = "model"
 _FALLBACK = "schedule"
 _HEAD = "head"
+_NONE_KW = frozen(np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Kept:
     ``scheduled_kw`` (n_pod,) of the present MTU; sums over its steps so far of what PODs drew, would have drawn without
     activation, and of the head; ``loss_kw`` in the MTU before; calls that are not over. ``metered_kw`` (n, n_flexible)
     of PODs with resources in the last MTUs, complete; ``called`` by POD: local days of its activations, of those looked
-    back; ``ready_kw`` by contract and MTU: what counts as offered, of several gates the most. ``failed`` by POD: calls
-    in a row; ``until_s``: when its suspension ends.
+    back; ``ready_kw`` by contract and MTU: what counts as offered, of several gates the most, of MTUs not over;
+    ``offered_kw`` by contract (n,): in those that are. ``failed`` by POD: calls in a row; ``until_s``: when its
+    suspension ends.
     """
 
     scheduled_kw: Floats
@@ -64,6 +66,7 @@ class Kept:
     ordered: tuple[Ordered, ...] = ()
     called: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ready_kw: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    offered_kw: Mapping[str, Floats] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     until_s: Mapping[str, int] = field(default_factory=dict)
 
@@ -158,7 +161,9 @@ class Accounts:
         missing = int(np.isnan(seen_kw).sum()) + isnan(head_kw)
         if not missing:
             kept = replace(kept, loss_kw=float(head_kw - whole_kw.sum()))
-        ready = self._ready(kept, t_s // self.clock.mtu_s)
+        mtu = t_s // self.clock.mtu_s
+        kept = _over(kept, mtu)
+        ready = self._ready(kept, mtu)
         kept = self._watched(kept, t_s, found.deliveries)
         after = self._after(kept, t_s, next_kw, whole_kw, calls)
         return after, Settled(t_s, found, (*found.lines, *ready), believed, float(gap), missing, (*told, *found.told))
@@ -286,10 +291,9 @@ class Accounts:
         payments: list[Payment] = []
         for contract, held in self._windows:
             if held and held[-1] == mtu:
-                offered = kept.ready_kw.get(contract.id, {})
+                offered_kw = kept.offered_kw.get(contract.id, _NONE_KW)
                 period = Period(held[0] * self.clock.mtu_s, self.clock.mtu_s, held[-1] - held[0] + 1)
-                known = tuple(offered[m] for m in held if m in offered)
-                payments += availability([Readiness(contract, known)], period)
+                payments += availability([Readiness(contract, tuple(offered_kw.tolist()))], period)
         return lines(payments)
 
     @cached_property
@@ -404,3 +408,13 @@ def _merged(
             if owed:
                 own[first + t] = max(kw, own.get(first + t, 0.0))
     return found
+
+
+def _over(kept: Kept, mtu: int) -> Kept:
+    """What contracts offered in an MTU that is over goes to what they offered before."""
+    if not kept.ready_kw:
+        return kept
+    now = {name: of_mtu[mtu] for name, of_mtu in kept.ready_kw.items() if mtu in of_mtu}
+    more = {name: frozen(np.append(kept.offered_kw.get(name, _NONE_KW), kw)) for name, kw in now.items()}
+    later = {name: {m: kw for m, kw in of_mtu.items() if m > mtu} for name, of_mtu in kept.ready_kw.items()}
+    return replace(kept, offered_kw={**kept.offered_kw, **more}, ready_kw=later)

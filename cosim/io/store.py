@@ -176,7 +176,7 @@ class ResultWriter:
             column.dims[0].attach_scale(scale)
             if unit is not None:
                 column.attrs["units"] = self._time_units() if name == "t_s" else unit
-        self._tables[simulator, table.name] = Table(group, dict(table.columns))
+        self._tables[simulator, table.name] = Table(group, table.columns)
 
     def start(self) -> None:
         """The run begins: the file takes its final name, replacing an older result. The first ``end_step`` calls it."""
@@ -260,7 +260,7 @@ class ResultWriter:
             if value is not None and isinstance(value, str) != (unit is None):
                 expected = "text" if unit is None else f"a number [{unit}]"
                 raise ResultError(f"{self.path}: {simulator}/{table}/{name}: {expected} expected, got {value!r}")
-        events.rows.append(dict(row))
+        events.add(row)
 
     def timing(self, step: int, simulator_seconds: Mapping[str, float]) -> None:
         """Keep the wall-clock time [s] that each simulator took in one step; not part of the result hash."""

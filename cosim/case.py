@@ -67,6 +67,7 @@ from cosim.units import SECONDS_PER_DAY
 
 Opened = TypeVar("Opened")
 _MTUS_KEPT = 4
+_HISTORY_ROWS = 4096  # made at once
 Kept = TypeVar("Kept")
 
 
@@ -263,10 +264,15 @@ class Case:
         if data is not None:
             path = self.loaded.resolve("estimator.history.data.file", data.file)
             return read_file(path, data.timezone, data.time_column, names)
-        sums = site_sums(self.pod_sites)
-        true = np.hstack([pods @ sums for pods in self.feeder.powers(self.profiles.names, self.profiles.values)])
-        error_percent = self.scenario.estimator.history.error_percent
-        values = noisy_history(true, error_percent, rng_for(self.scenario.seed, "history"))
+        error_percent, rng = self.scenario.estimator.history.error_percent, rng_for(self.scenario.seed, "history")
+        sums, values = site_sums(self.pod_sites), np.empty((len(self.profiles.values), len(names)))
+        for first in range(0, len(values), _HISTORY_ROWS):  # of large feeders a year is the largest array of a run
+            rows = slice(first, first + _HISTORY_ROWS)
+            true = np.hstack(
+                [pods @ sums for pods in self.feeder.powers(self.profiles.names, self.profiles.values[rows])]
+            )
+            values[rows] = noisy_history(true, error_percent, rng)
+        values.flags.writeable = False
         return self.profiles.with_columns(names, values)
 
     @property

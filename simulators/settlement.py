@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, ClassVar
@@ -27,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 _BUYERS = ("dso", "tso")
 """Operators that may buy in a scheme of coordination."""
+_ARRAYS = ("scheduled_kw", "sum_kw", "free_sum_kw", "metered_kw", "offered_kw")
+"""Of what is kept: arrays, and arrays by name."""
 LINES = EventTable(
     "lines",
     "who owes whom what for an MTU, or for duration_s from t_s on; amount counts whole units of 1e-4 EUR",
@@ -140,7 +141,7 @@ class Settlement(Adapter):
 
     def advance(self, t_s: int, inputs: Inputs) -> dict[tuple[str, str], Any]:
         accounts, clock = self._accounts, self.case.clock
-        calls = [self._named(from_json(Call, call)) for call in inputs["delivery", "calls"]]
+        calls = [from_json(Call, self._named(call)) for call in inputs["delivery", "calls"]]
         ready = [Commitment(**each) for each in inputs["delivery", "readiness"]]
         kept = accounts.taken(self.memory, t_s, calls, ready)
         head_kw = float(inputs["head", "p_kw"][0])
@@ -158,9 +159,7 @@ class Settlement(Adapter):
 
     def state(self) -> dict[str, Any]:
         kept = self.memory
-        saved: dict[str, Any] = encode(
-            {name: getattr(kept, name) for name in ("scheduled_kw", "sum_kw", "free_sum_kw", "metered_kw")}
-        )
+        saved: dict[str, Any] = encode({name: getattr(kept, name) for name in _ARRAYS})
         return saved | {
             "head_sum_kw": kept.head_sum_kw,
             "loss_kw": kept.loss_kw,
@@ -174,7 +173,7 @@ class Settlement(Adapter):
     def restore(self, saved: dict[str, Any]) -> None:
         given = decode(saved)
         self.memory = Kept(
-            **{name: given[name] for name in ("scheduled_kw", "sum_kw", "free_sum_kw", "metered_kw")},
+            **{name: given[name] for name in _ARRAYS},
             head_sum_kw=given["head_sum_kw"],
             loss_kw=given["loss_kw"],
             ordered=tuple(Ordered(order_s, from_json(Call, call)) for order_s, call in given["ordered"]),
@@ -184,10 +183,10 @@ class Settlement(Adapter):
             ready_kw={name: {int(m): kw for m, kw in of_mtu.items()} for name, of_mtu in given["ready_kw"].items()},
         )
 
-    def _named(self, call: Call) -> Call:
+    def _named(self, call: Mapping[str, Any]) -> dict[str, Any]:
         """Buyers under the names of their simulators: a scheme of coordination calls them otherwise."""
-        buyer = self._buyers.get(call.award.buyer, call.award.buyer)
-        return replace(call, award=replace(call.award, buyer=buyer))
+        award = call["award"]
+        return {**call, "award": {**award, "buyer": self._buyers.get(award["buyer"], award["buyer"])}}
 
     def _outputs(self, settled: Settled | None) -> dict[tuple[str, str], Any]:
         """Of an MTU that has ended; None in all other steps."""

@@ -17,6 +17,7 @@ from pydantic import ConfigDict, TypeAdapter
 from cosim.domain.market import Award, Direction
 
 Record = TypeVar("Record")
+Value = TypeVar("Value")
 LineKind = Literal[
     "availability",
     "utilisation",
@@ -70,24 +71,33 @@ class Series(_Closed):
     p_kw: tuple[float | None, ...]
     estimated: tuple[bool, ...] = ()
 
+    @property
+    def end_s(self) -> int:
+        return self.t_s + len(self.p_kw) * self.mtu_s
+
     def over(self, period: Period) -> Series:
         """The part of a period; MTUs outside of what was recorded are None. The MTUs of both must be the same."""
-        if (self.t_s, len(self.p_kw), len(self.estimated)) == (period.t_s, period.n_mtu, period.n_mtu):
+        if self.t_s == period.t_s and len(self.p_kw) == len(self.estimated) == period.n_mtu:
             return self
         first = (period.t_s - self.t_s) // self.mtu_s
-        span, known = range(first, first + period.n_mtu), range(len(self.p_kw))
-        if span.start in known and span.stop <= known.stop:
-            p_kw = self.p_kw[span.start : span.stop]
-            flags = self.estimated[span.start : span.stop] or (False,) * len(span)
-        else:
-            p_kw = tuple(self.p_kw[k] if k in known else None for k in span)
-            flags = tuple(k in known and bool(self.estimated) and self.estimated[k] for k in span)
-        return Series(self.owner, self.kind, period.t_s, self.mtu_s, p_kw, flags)
+        flags = _part(self.estimated, first, period.n_mtu, False) if self.estimated else (False,) * period.n_mtu
+        return Series(self.owner, self.kind, period.t_s, self.mtu_s, self.values(period.t_s, period.n_mtu), flags)
+
+    def values(self, t_s: int, n_mtu: int) -> tuple[float | None, ...]:
+        """Powers in ``n_mtu`` MTUs from ``t_s`` on; MTUs outside of what was recorded are None."""
+        return _part(self.p_kw, (t_s - self.t_s) // self.mtu_s, n_mtu, None)
 
     @property
     def missing(self) -> tuple[int, ...]:
         """MTUs without a value, counted from its first."""
-        return tuple(k for k, value in enumerate(self.p_kw) if value is None or math.isnan(value))
+        return tuple([k for k, value in enumerate(self.p_kw) if value is None or math.isnan(value)])
+
+
+def _part(values: tuple[Value, ...], first: int, n: int, outside: Value) -> tuple[Value, ...]:
+    """``n`` values from number ``first`` on, also beside those that there are."""
+    if first >= 0 and first + n <= len(values):
+        return values[first : first + n]
+    return tuple([values[k] if 0 <= k < len(values) else outside for k in range(first, first + n)])
 
 
 @dataclass(frozen=True)

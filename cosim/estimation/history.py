@@ -128,10 +128,11 @@ def _noise_between(standard: Floats, group: Ints, square: float) -> float:
 def noisy_history(values: Floats, error_percent: float, rng: np.random.Generator) -> Floats:
     """A history as a data set of stated quality would give it: every value times ``1 + N(0, error_percent / 100)``.
 
-    ``values`` of any shape [kW, kvar]. Applied once to the whole data set, so that every window sees the same history.
+    ``values`` of any shape [kW, kvar]. Applied once to the whole data set, at once or some rows after others, so that
+    every window sees the same history.
     """
     noisy = rng.standard_normal(values.shape)
-    noisy *= error_percent / 100.0  # in place: of large feeders a year is the largest array of a run
+    noisy *= error_percent / 100.0
     noisy += 1.0
     noisy *= values
     noisy.flags.writeable = False

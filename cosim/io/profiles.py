@@ -57,10 +57,10 @@ class Profiles:
         return f"{_text(self.start)} to {_text(self.end)}"
 
     def with_columns(self, names: Sequence[str], values: Floats) -> Profiles:
-        """Other series over the same rows: ``values`` of shape (n_row, n_name)."""
+        """Other series over the same rows: ``values`` of shape (n_row, n_name), copied unless they are read-only."""
         if values.shape != (len(self.values), len(names)):
             raise ValueError(f"values of shape {(len(self.values), len(names))} expected, got {values.shape}")
-        return replace(self, names=tuple(names), values=frozen(values))
+        return replace(self, names=tuple(names), values=frozen(values) if values.flags.writeable else values)
 
     def rows(self, instant: datetime, *names: str) -> Floats:
         """The values that hold at ``instant``, shape (n_name,), of ``names`` in their order (all when none is given).

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -34,25 +35,33 @@ class Series:
         self.flush_bytes: int = math.prod(chunks) * math.prod(chunk) * self.rows.itemsize  # whole chunks, filled or not
 
 
-@dataclass
 class Table:
-    """An event table: its columns' units (None: text) and data sets by name, those of ``row`` numbers, and the rows
-    that are not in the file yet; ``written`` are."""
+    """An event table: its data sets, kept at hand, and the rows that are not in the file yet, by column: texts (None:
+    missing) and numbers (NaN). ``written`` rows are in the file, ``pending`` not yet."""
 
-    group: h5py.Group
-    columns: dict[str, str | None]
-    datasets: dict[str, h5py.Dataset]
-    numbers: h5py.Dataset
-    rows: list[Mapping[str, object]] = field(default_factory=list)
-    written: int = 0
+    def __init__(self, group: h5py.Group, columns: Mapping[str, str | None]) -> None:
+        self.group, self.columns = group, dict(columns)
+        self.datasets: dict[str, h5py.Dataset] = {name: group[name] for name in ("row", *columns)}
+        self.written = self.pending = 0
+        self.texts: dict[str, list[str | None]] = {name: [] for name, unit in columns.items() if unit is None}
+        self.numbers = {name: array("d") for name, unit in columns.items() if unit is not None}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One more row, with a value for every column."""
+        for name, texts in self.texts.items():
+            texts.append(row[name])
+        for name, numbers in self.numbers.items():
+            value = row[name]
+            numbers.append(math.nan if value is None else value)
+        self.pending += 1
 
     @property
     def pending_bytes(self) -> int:
         """Bytes that the pending rows can append, generously [byte]."""
-        if not self.rows:
+        if not self.pending:
             return 0
-        texts = sum(4 * len(value) + 32 for row in self.rows for value in row.values() if isinstance(value, str))
-        return texts + (len(self.rows) + 2 * EVENT_CHUNK_ROWS) * 16 * (len(self.columns) + 1)
+        texts = sum(4 * len(value) + 32 for column in self.texts.values() for value in column if value is not None)
+        return texts + (self.pending + 2 * EVENT_CHUNK_ROWS) * 16 * (len(self.columns) + 1)
 
 
 def chunk_rows(row_bytes: int, flush_steps: int) -> int:
@@ -121,19 +130,15 @@ def append(dataset: h5py.Dataset, first: int, rows: npt.NDArray[Any]) -> None:
 
 def extend_table(table: Table) -> None:
     """Write the rows of an event table that are not in the file yet."""
-    first, table.written = table.written, table.written + len(table.rows)
-    if first == table.written:
+    if not table.pending:
         return
-    for name, unit in table.columns.items():
-        values = [row[name] for row in table.rows]
-        append(table.datasets[name], first, _texts(values) if unit is None else _numbers(values))
-    append(table.numbers, first, np.arange(first, table.written, dtype=np.int64))
-    table.rows.clear()
-
-
-def _texts(values: Sequence[object]) -> npt.NDArray[Any]:
-    return np.array(["" if value is None else text_of(str(value)) for value in values], dtype=TEXT)
-
-
-def _numbers(values: Sequence[Any]) -> npt.NDArray[Any]:
-    return np.array([np.nan if value is None else value for value in values], np.float64)
+    first, table.written = table.written, table.written + table.pending
+    for name, texts in table.texts.items():
+        filled = ["" if text is None else text_of(text) for text in texts]
+        append(table.datasets[name], first, np.array(filled, dtype=TEXT))
+        texts.clear()
+    for name, numbers in table.numbers.items():
+        append(table.datasets[name], first, np.array(numbers))
+        del numbers[:]
+    append(table.datasets["row"], first, np.arange(first, table.written, dtype=np.int64))
+    table.pending = 0

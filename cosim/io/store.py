@@ -170,14 +170,13 @@ class ResultWriter:
         shape: dict[str, Any] = {"shape": (0,), "maxshape": (None,), "chunks": (EVENT_CHUNK_ROWS,)}
         scale = group.create_dataset("row", dtype=np.int64, **shape)
         scale.make_scale("row")
-        columns: dict[str, h5py.Dataset] = {}
         for name, unit in table.columns.items():
             kind = {"dtype": TEXT} if unit is None else {"dtype": np.float64, "fillvalue": np.nan}
-            column = columns[name] = group.create_dataset(name, **shape, **kind)
+            column = group.create_dataset(name, **shape, **kind)
             column.dims[0].attach_scale(scale)
             if unit is not None:
                 column.attrs["units"] = self._time_units() if name == "t_s" else unit
-        self._tables[simulator, table.name] = Table(group, dict(table.columns), columns, scale)
+        self._tables[simulator, table.name] = Table(group, table.columns)
 
     def start(self) -> None:
         """The run begins: the file takes its final name, replacing an older result. The first ``end_step`` calls it."""
@@ -261,7 +260,7 @@ class ResultWriter:
             if value is not None and isinstance(value, str) != (unit is None):
                 expected = "text" if unit is None else f"a number [{unit}]"
                 raise ResultError(f"{self.path}: {simulator}/{table}/{name}: {expected} expected, got {value!r}")
-        events.rows.append(dict(row))
+        events.add(row)
 
     def timing(self, step: int, simulator_seconds: Mapping[str, float]) -> None:
         """Keep the wall-clock time [s] that each simulator took in one step; not part of the result hash."""

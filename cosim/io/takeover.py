@@ -49,7 +49,8 @@ def take_events(old: h5py.Group, table: Table, rows: int) -> None:
     """The first ``rows`` events."""
     for first in range(0, rows, _ROWS):
         last = min(first + _ROWS, rows)
-        for name, column in table.datasets.items():
+        for name in table.columns:
+            column = table.datasets[name]
             append(column, first, old[name][first:last].astype(column.dtype))
-        append(table.numbers, first, np.arange(first, last, dtype=np.int64))
+        append(table.datasets["row"], first, np.arange(first, last, dtype=np.int64))
     table.written = rows

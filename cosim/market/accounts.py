@@ -34,6 +34,7 @@ from cosim.units import SECONDS_PER_DAY
 TRUTH = "model"
 _FALLBACK = "schedule"
 _HEAD = "head"
+_NONE_KW = frozen(np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Kept:
     ``scheduled_kw`` (n_pod,) of the present MTU; sums over its steps so far of what PODs drew, would have drawn without
     activation, and of the head; ``loss_kw`` in the MTU before; calls that are not over. ``metered_kw`` (n, n_flexible)
     of PODs with resources in the last MTUs, complete; ``called`` by POD: local days of its activations, of those looked
-    back; ``ready_kw`` by contract and MTU: what counts as offered, of several gates the most. ``failed`` by POD: calls
-    in a row; ``until_s``: when its suspension ends.
+    back; ``ready_kw`` by contract and MTU: what counts as offered, of several gates the most, of MTUs not over;
+    ``offered_kw`` by contract (n,): in those that are. ``failed`` by POD: calls in a row; ``until_s``: when its
+    suspension ends.
     """
 
     scheduled_kw: Floats
@@ -64,6 +66,7 @@ class Kept:
     ordered: tuple[Ordered, ...] = ()
     called: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ready_kw: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    offered_kw: Mapping[str, Floats] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     until_s: Mapping[str, int] = field(default_factory=dict)
 
@@ -119,16 +122,19 @@ class Accounts:
 
     def taken(self, kept: Kept, t_s: int, calls: Iterable[Call], ready: Iterable[Commitment]) -> Kept:
         """Calls ordered at ``t_s``, and what contracts have on offer at the gates that close with the step."""
+        more = tuple(Ordered(t_s, replace(call, terms=self._terms)) for call in calls)
+        return replace(kept, ordered=(*kept.ordered, *more), ready_kw=_merged(kept.ready_kw, ready, self.clock.mtu_s))
+
+    @cached_property
+    def _terms(self) -> DeliveryTerms:
         config = self.config
-        terms = DeliveryTerms(
+        return DeliveryTerms(
             config.tolerance,
             config.penalty_factor,
             config.penalty_eur_per_kwh,
             config.penalty_basis,
             config.two_sided,
         )
-        more = tuple(Ordered(t_s, replace(call, terms=terms)) for call in calls)
-        return replace(kept, ordered=(*kept.ordered, *more), ready_kw=_merged(kept.ready_kw, ready, self.clock.mtu_s))
 
     def metered(self, kept: Kept, p_kw: Floats, free_kw: Floats, head_kw: float) -> Kept:
         """One more step of the MTU."""
@@ -155,7 +161,9 @@ class Accounts:
         missing = int(np.isnan(seen_kw).sum()) + isnan(head_kw)
         if not missing:
             kept = replace(kept, loss_kw=float(head_kw - whole_kw.sum()))
-        ready = self._ready(kept, t_s // self.clock.mtu_s)
+        mtu = t_s // self.clock.mtu_s
+        kept = _over(kept, mtu)
+        ready = self._ready(kept, mtu)
         kept = self._watched(kept, t_s, found.deliveries)
         after = self._after(kept, t_s, next_kw, whole_kw, calls)
         return after, Settled(t_s, found, (*found.lines, *ready), believed, float(gap), missing, (*told, *found.told))
@@ -221,8 +229,10 @@ class Accounts:
         was declared counts, and that is told."""
         found: list[Believed] = []
         told: list[str] = []
-        for pod, (order_s, ordered_kw) in _by_pod(calls, period).items():
-            known = self._known(kept, period, pod)
+        called = _by_pod(calls, period)
+        past_kw = self._past_kw(kept, period) if called else kept.metered_kw
+        for pod, (order_s, ordered_kw) in called.items():
+            known = self._known(kept, period, pod, past_kw)
             values: dict[str, float] = {}
             for name, method in METHODS.items():
                 try:
@@ -236,19 +246,10 @@ class Accounts:
             found += [Believed(pod, name, kw, kw - truth_kw, ordered_kw, name == paid) for name, kw in values.items()]
         return tuple(found), tuple(told)
 
-    def _known(self, kept: Kept, period: Period, pod: str) -> Known:
-        """What is known of a called POD; of days before the run what its profile draws."""
-        k, series, t_s = self.pods.index(pod), _Maker(period), period.t_s
-        mtu, of_run = t_s // period.mtu_s, kept.metered_kw[:, self.flexible.index(pod)].tolist()
-        per_day = SECONDS_PER_DAY // period.mtu_s
-        first = min(mtu - self.days * per_day, mtu - len(of_run))
-        past: list[float | None] = [None] * (mtu - first)
-        if mtu - len(of_run) < per_day * self.days and SECONDS_PER_DAY % period.mtu_s == 0:
-            for back, kw in enumerate(self._usual(mtu, k), 1):
-                past[mtu - back * per_day - first] = kw
-        past[len(past) - len(of_run) :] = of_run
+    def _known(self, kept: Kept, period: Period, pod: str, past_kw: Floats) -> Known:
+        k, series = self._place[pod], _Maker(period)
         return Known(
-            Series(pod, "measurement", first * period.mtu_s, period.mtu_s, tuple(past)),
+            _Meter(pod, period.t_s, period.mtu_s, past_kw, self.flexible.index(pod)),
             series.of(pod, "schedule", float(kept.scheduled_kw[k])),
             series.of(pod, "forecast", float(kept.free_sum_kw[k] / self.clock.steps_per_mtu)),
             self.clock.start,
@@ -256,23 +257,43 @@ class Accounts:
             frozenset(date.fromisoformat(day) for day in kept.called.get(pod, ())),
         )
 
-    def _usual(self, mtu: int, pod: int) -> list[float]:
-        """Nothing where profiles have no history: they need none for forecasts that know the truth."""
+    def _past_kw(self, kept: Kept, period: Period) -> Floats:
+        """What PODs with resources drew in the MTUs before (n_mtu, n_flexible); of days before the run what their
+        profiles draw in the same MTU, NaN where neither is known."""
+        of_run, per_day = kept.metered_kw, SECONDS_PER_DAY // period.mtu_s
+        if len(of_run) >= self.days * per_day:
+            return of_run
+        past_kw = np.full((self.days * per_day, len(self.flexible)), np.nan)
+        if SECONDS_PER_DAY % period.mtu_s == 0:
+            usual_kw = self._usual(period.t_s // period.mtu_s)
+            past_kw[-per_day * np.arange(1, len(usual_kw) + 1)] = usual_kw[:, self._places]
+        past_kw[len(past_kw) - len(of_run) :] = of_run
+        return past_kw
+
+    def _usual(self, mtu: int) -> Floats:
+        """(n_day, n_pod), none where profiles have no history: they need none for forecasts that know the truth."""
         try:
-            values: list[float] = self.usual_kw(mtu)[:, pod].tolist()
+            return self.usual_kw(mtu)[: self.days]
         except ProfileError:
-            return []
-        return values[: self.days]
+            return np.zeros((0, len(self.pods)))
+
+    @cached_property
+    def _place(self) -> Mapping[str, int]:
+        return {pod: k for k, pod in enumerate(self.pods)}
+
+    @cached_property
+    def _places(self) -> list[int]:
+        """Of the PODs with resources."""
+        return [self._place[pod] for pod in self.flexible]
 
     def _ready(self, kept: Kept, mtu: int) -> tuple[SettlementLine, ...]:
         """What contracts are paid for being ready, of those whose window ends with an MTU, or with the run."""
         payments: list[Payment] = []
         for contract, held in self._windows:
             if held and held[-1] == mtu:
-                offered = kept.ready_kw.get(contract.id, {})
+                offered_kw = kept.offered_kw.get(contract.id, _NONE_KW)
                 period = Period(held[0] * self.clock.mtu_s, self.clock.mtu_s, held[-1] - held[0] + 1)
-                known = tuple(offered[m] for m in held if m in offered)
-                payments += availability([Readiness(contract, known)], period)
+                payments += availability([Readiness(contract, tuple(offered_kw.tolist()))], period)
         return lines(payments)
 
     @cached_property
@@ -299,7 +320,7 @@ class Accounts:
 
     def _after(self, kept: Kept, t_s: int, next_kw: Floats, whole_kw: Floats, calls: Sequence[Ordered]) -> Kept:
         nothing, mtu_s = frozen(np.zeros(len(self.pods))), self.clock.mtu_s
-        now_kw = whole_kw[[self.pods.index(pod) for pod in self.flexible]]
+        now_kw = whole_kw[self._places]
         longest = self.days * SECONDS_PER_DAY // mtu_s
         metered_kw = np.vstack([kept.metered_kw[max(len(kept.metered_kw) + 1 - longest, 0) :], now_kw])
         metered_kw.flags.writeable = False  # not `frozen`: weeks of values are copied once a MTU, not twice
@@ -318,6 +339,30 @@ class Accounts:
             called=called,
             ordered=tuple(each for each in kept.ordered if _end_s(each.call, mtu_s) > t_s + mtu_s),
         )
+
+
+@dataclass(frozen=True)
+class _Meter:
+    """What the meter of a POD showed up to ``end_s``: column ``k`` of ``past_kw`` (n_mtu, n); see
+    `cosim.market.metering.Metered`."""
+
+    owner: str
+    end_s: int
+    mtu_s: int
+    past_kw: Floats
+    k: int
+    kind: str = "measurement"
+
+    @cached_property
+    def t_s(self) -> int:
+        return self.end_s - len(self.past_kw) * self.mtu_s
+
+    def values(self, t_s: int, n_mtu: int) -> list[float | None]:
+        first, n = (t_s - self.t_s) // self.mtu_s, len(self.past_kw)
+        if first >= 0 and first + n_mtu <= n:
+            found: list[float | None] = self.past_kw[first : first + n_mtu, self.k].tolist()
+            return found
+        return [float(self.past_kw[t, self.k]) if 0 <= t < n else None for t in range(first, first + n_mtu)]
 
 
 @dataclass(frozen=True)
@@ -363,3 +408,13 @@ def _merged(
             if owed:
                 own[first + t] = max(kw, own.get(first + t, 0.0))
     return found
+
+
+def _over(kept: Kept, mtu: int) -> Kept:
+    """What contracts offered in an MTU that is over goes to what they offered before."""
+    if not kept.ready_kw:
+        return kept
+    now = {name: of_mtu[mtu] for name, of_mtu in kept.ready_kw.items() if mtu in of_mtu}
+    more = {name: frozen(np.append(kept.offered_kw.get(name, _NONE_KW), kw)) for name, kw in now.items()}
+    later = {name: {m: kw for m, kw in of_mtu.items() if m > mtu} for name, of_mtu in kept.ready_kw.items()}
+    return replace(kept, offered_kw={**kept.offered_kw, **more}, ready_kw=later)

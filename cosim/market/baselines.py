@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -18,7 +19,7 @@ import numpy as np
 from cosim.domain.frames import Floats
 from cosim.domain.settlement import Period, Series
 from cosim.errors import Fault, ProfileError
-from cosim.market.metering import values_kw
+from cosim.market.metering import Metered, check_mtus, known_kw, values_kw
 from cosim.units import SECONDS_PER_DAY, energy_kwh
 
 _SATURDAY = 5
@@ -33,7 +34,7 @@ class Known:
     activations or holidays, that say nothing about others.
     """
 
-    measured: Series
+    measured: Metered
     schedule: Series | None = None
     counterfactual: Series | None = None
     start: datetime = datetime(1970, 1, 1, tzinfo=UTC)
@@ -116,12 +117,15 @@ class HighXOfY:
     def _days(self, known: Known, period: Period, window: Period) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """What each similar day, the last first, shows in the same MTUs and in those before the order."""
         days: list[tuple[tuple[float, ...], tuple[float, ...]]] = []
-        similar = _similar_days(known, period)
-        while len(days) < self.y and (back := next(similar, None)) is not None:
-            parts = [Period(each.t_s - back * SECONDS_PER_DAY, each.mtu_s, each.n_mtu) for each in (period, window)]
-            same, before = (known.measured.over(part) for part in parts)
-            if not (same.missing or before.missing):
-                days.append((values_kw(same, parts[0]), values_kw(before, parts[1])))
+        measured = known.measured
+        check_mtus(measured, period)
+        for back_s in _similar_days(known, period):
+            same = known_kw(measured.values(period.t_s - back_s, period.n_mtu))
+            before = known_kw(measured.values(window.t_s - back_s, window.n_mtu)) if window.n_mtu else ()
+            if len(same) == period.n_mtu and len(before) == window.n_mtu:
+                days.append((same, before))
+            if len(days) == self.y:
+                break
         if len(days) < self.x:
             problem = "too few similar days before"
             key = f"baseline of {known.measured.owner}"
@@ -185,13 +189,19 @@ def _present(known: Known, series: Series | None, what: str) -> Series:
 
 
 def _similar_days(known: Known, period: Period) -> Iterator[int]:
-    """How many days back days of the same sort are, the last first, as far back as there are measurements."""
+    """How long ago [s] days of the same sort are, the last first, as far back as there are measurements."""
     today = (known.start + timedelta(seconds=period.t_s + known.utc_offset_s)).date()
+    for back, day in _same_sort(today, (period.t_s - known.measured.t_s) // SECONDS_PER_DAY):
+        if day not in known.not_similar:
+            yield back * SECONDS_PER_DAY
+
+
+@lru_cache(8)
+def _same_sort(today: date, most: int) -> tuple[tuple[int, date], ...]:
+    """Working days before a working day, else weekends, up to ``most`` days back: how many, and which."""
     works = today.weekday() < _SATURDAY
-    for back in range(1, (period.t_s - known.measured.t_s) // SECONDS_PER_DAY + 1):
-        day = today - timedelta(days=back)
-        if (day.weekday() < _SATURDAY) == works and day not in known.not_similar:
-            yield back
+    days = ((back, today - timedelta(days=back)) for back in range(1, most + 1))
+    return tuple((back, day) for back, day in days if (day.weekday() < _SATURDAY) == works)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -16,12 +16,11 @@ from typing import Final
 from cosim.domain.market import Direction
 from cosim.domain.settlement import Call, Period, Series
 from cosim.errors import BidError, Fault
-from cosim.market.exact import energy, exact
+from cosim.market.exact import NOTHING, energy, energy_of, exact, total
 from cosim.market.metering import values_kw
 from cosim.units import SECONDS_PER_DAY
 
 _SPLIT_KW: Final = 1e-6
-_NONE: Final = Fraction(0)
 
 
 @dataclass(frozen=True)
@@ -47,29 +46,32 @@ class Delivery:
 
     @cached_property
     def awarded(self) -> Fraction:
-        return sum((share.ordered for share in self.shares), _NONE)
+        return total(share.ordered for share in self.shares)
 
     @cached_property
     def given(self) -> Fraction:
         """Against the baseline, also beyond the award or the wrong way."""
-        return sum((share.given for share in self.shares), _NONE)
+        return total(share.given for share in self.shares)
 
     @cached_property
     def delivered(self) -> Fraction:
         """What is paid: no more than the award, no less than nothing."""
-        return min(max(self.given, _NONE), self.awarded)
+        return min(max(self.given, NOTHING), self.awarded)
 
     @cached_property
     def short(self) -> Fraction:
         """Missing beyond the tolerance."""
-        owed = self.awarded * (1 - exact(self.call.terms.tolerance))
-        return max(_NONE, owed - (self.given if self.call.terms.basis == "raw" else self.delivered))
+        got = self.given if self.call.terms.basis == "raw" else self.delivered
+        if got >= self.awarded:
+            return NOTHING
+        return max(NOTHING, self.awarded * (1 - exact(self.call.terms.tolerance)) - got)
 
     @cached_property
     def over(self) -> Fraction:
         """Too much beyond the tolerance; none under one-sided terms."""
-        most = self.awarded * (1 + exact(self.call.terms.tolerance))
-        return max(_NONE, self.given - most) if self.call.terms.two_sided else _NONE
+        if not self.call.terms.two_sided:
+            return NOTHING
+        return max(NOTHING, self.given - self.awarded * (1 + exact(self.call.terms.tolerance)))
 
     @cached_property
     def penalty_price(self) -> Fraction:
@@ -165,7 +167,7 @@ def _meters(orders: Mapping[int, Mapping[str, Mapping[int, Fraction]]]) -> Mappi
 def _raised(measured: Series, baseline: Series, period: Period, mtus: Sequence[int]) -> Mapping[int, Fraction]:
     """Energy [kWh] by which a meter's injection was above its baseline in some MTUs: the sign of an activation UP."""
     drawn, free = (values_kw(series, period, mtus) for series in (measured, baseline))
-    return {t: energy(b, period.mtu_s) - energy(m, period.mtu_s) for t, m, b in zip(mtus, drawn, free, strict=True)}
+    return {t: energy_of((b, -m), period.mtu_s) for t, m, b in zip(mtus, drawn, free, strict=True)}
 
 
 def signed(direction: Direction, kwh: Fraction) -> Fraction:
@@ -192,7 +194,9 @@ def _of_mtu(
 
 def _given(calls: Sequence[Call], ordered: Mapping[int, Fraction], raised: Fraction) -> dict[int, Fraction]:
     """What each call got of a meter's rise of injection: what it ordered, and of the error a part in proportion."""
-    net = sum((signed(calls[k].direction, kwh) for k, kwh in ordered.items()), _NONE)
+    if len(ordered) == 1:
+        return {k: signed(calls[k].direction, raised) for k in ordered}
+    net = total(signed(calls[k].direction, kwh) for k, kwh in ordered.items())
     error = (raised - net) / sum(ordered.values())
     return {k: kwh + signed(calls[k].direction, error * kwh) for k, kwh in ordered.items()}
 

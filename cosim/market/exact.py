@@ -15,6 +15,7 @@ ENERGY: Final = Decimal("0.000001")
 """Unit in which lines print quantities and prices."""
 _EXACTLY: Final = Context(prec=1200, traps=[Inexact])
 """More digits than there are between the largest and the least number: no sum is rounded."""
+NOTHING: Final = Fraction(0)
 _HOUR_S: Final = 3600
 
 
@@ -27,7 +28,7 @@ def exact(value: float) -> Fraction:
 def _decimal(value: float) -> Decimal:
     if not math.isfinite(value):
         raise ValueError(f"{value} is not finite")
-    return Decimal(str(float(value)))
+    return Decimal(repr(float(value)))
 
 
 def energy(p_kw: float, mtu_s: int) -> Fraction:
@@ -37,21 +38,34 @@ def energy(p_kw: float, mtu_s: int) -> Fraction:
 
 def energy_of(powers_kw: Iterable[float], mtu_s: int) -> Fraction:
     """Energy [kWh] of mean powers [kW] together over an MTU [s]."""
-    total = Decimal(0)
+    together = Decimal(0)
     for p_kw in powers_kw:
-        total = _EXACTLY.add(total, _decimal(p_kw))
-    numerator, denominator = total.as_integer_ratio()
+        together = _EXACTLY.add(together, _decimal(p_kw))
+    numerator, denominator = together.as_integer_ratio()
     return Fraction(numerator * mtu_s, denominator * _HOUR_S)
 
 
+def total(values: Iterable[Fraction]) -> Fraction:
+    """Their exact sum: nothing of none."""
+    each = iter(values)
+    return sum(each, next(each, NOTHING))
+
+
 @cache
-def _per(unit: Decimal) -> Fraction:
-    return 1 / Fraction(unit)
+def _ratio(unit: Decimal) -> tuple[int, int]:
+    return unit.as_integer_ratio()
+
+
+def _nearest(numerator: int, denominator: int) -> int:
+    """Half to even."""
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2))
 
 
 def rounded(value: Fraction, unit: Decimal) -> Decimal:
     """To whole ``unit``, half to even."""
-    return round(value * _per(unit)) * unit
+    of_unit, per = _ratio(unit)
+    return _nearest(value.numerator * per, value.denominator * of_unit) * unit
 
 
 def apportioned(values: Sequence[Fraction], unit: Decimal = MONEY_EUR) -> tuple[Decimal, ...]:
@@ -60,9 +74,11 @@ def apportioned(values: Sequence[Fraction], unit: Decimal = MONEY_EUR) -> tuple[
     Largest remainder: all are rounded down, and the units left over go one each to those that lost most, the first of
     equals. None is changed by a whole unit; what is whole already is not changed.
     """
-    units = [value * _per(unit) for value in values]
-    whole = [unit_count.__floor__() for unit_count in units]
-    over = round(sum(units, Fraction(0))) - sum(whole)
-    losses = sorted(range(len(units)), key=lambda k: (whole[k] - units[k], k))
-    up = set(losses[:over])
-    return tuple((count + (k in up)) * unit for k, count in enumerate(whole))
+    of_unit, per = _ratio(unit)
+    common = math.lcm(*(value.denominator for value in values))
+    unit_size = common * of_unit
+    parts = [divmod(value.numerator * (common // value.denominator) * per, unit_size) for value in values]
+    down = sum(count for count, _ in parts)
+    over = _nearest(sum(lost for _, lost in parts) + down * unit_size, unit_size) - down
+    up = set(sorted(range(len(parts)), key=lambda k: (-parts[k][1], k))[:over])
+    return tuple((count + (k in up)) * unit for k, (count, _) in enumerate(parts))

@@ -13,11 +13,10 @@ from typing import Final, Literal
 from cosim.domain.settlement import Interface, Perimeter, Period, Series
 from cosim.errors import BidError, Fault
 from cosim.market.delivery import Delivery, signed
-from cosim.market.exact import energy_of
+from cosim.market.exact import NOTHING, energy_of, total
 from cosim.market.metering import values_kw
 
 Correction = Literal["none", "ordered", "delivered"]
-_NONE: Final = Fraction(0)
 _NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -88,26 +87,26 @@ def positions(
     Raises BidError naming every meter in no perimeter or in several, ProfileError for MTUs without a value.
     """
     check_perimeters(perimeters, measured, interface.loss_party)
-    planned_kw = {each.party: values_kw(each.scheduled, period) for each in perimeters}
     drawn_kw = {meter: values_kw(series, period) for meter, series in measured.items()}
-    scheduled = {party: _energies([p_kw], period) for party, p_kw in planned_kw.items()}
+    scheduled = {each.party: _energies([values_kw(each.scheduled, period)], period) for each in perimeters}
     metered = {each.party: _energies([drawn_kw[m] for m in each.meters], period) for each in perimeters}
-    guessed = {each.party: _any_estimated([measured[m] for m in each.meters], period) for each in perimeters}
+    flags = {meter: series.over(period).estimated for meter, series in measured.items()}
+    guessed = {each.party: _any([flags[m] for m in each.meters], period) for each in perimeters}
     own = interface.loss_party
-    scheduled[own] = _energies(_without(values_kw(interface.scheduled, period), planned_kw.values()), period)
-    metered[own] = _energies(_without(values_kw(interface.metered, period), drawn_kw.values()), period)
-    guessed[own] = _any_estimated([interface.metered, *measured.values()], period)
+    scheduled[own] = _rest(interface.scheduled, scheduled.values(), period)
+    metered[own] = _rest(interface.metered, metered.values(), period)
+    guessed[own] = _any([interface.metered.over(period).estimated, *guessed.values()], period)
     party_of = {meter: perimeter.party for perimeter in perimeters for meter in perimeter.meters}
     moved = _corrections(delivered, party_of, correction, bearers)
     parties = dict.fromkeys([*scheduled, *sorted({party for party, _ in moved})])
-    nothing, measured_all = (_NONE,) * period.n_mtu, (False,) * period.n_mtu
+    nothing, measured_all = (NOTHING,) * period.n_mtu, (False,) * period.n_mtu
     return tuple(
         Position(
             party,
             t_s,
             scheduled.get(party, nothing)[t],
             metered.get(party, nothing)[t],
-            moved.get((party, t_s), _NONE),
+            moved.get((party, t_s), NOTHING),
             guessed.get(party, measured_all)[t],
         )
         for t, t_s in enumerate(period.begins)
@@ -120,13 +119,13 @@ def _energies(powers_kw: Sequence[Sequence[float]], period: Period) -> tuple[Fra
     return tuple(energy_of([p_kw[t] for p_kw in powers_kw], period.mtu_s) for t in range(period.n_mtu))
 
 
-def _without(whole_kw: Sequence[float], parts_kw: Iterable[Sequence[float]]) -> list[Sequence[float]]:
-    """Powers (n_mtu,) that are together what a whole has beyond its parts."""
-    return [whole_kw, *([-kw for kw in part_kw] for part_kw in parts_kw)]
+def _rest(whole: Series, parts: Iterable[Sequence[Fraction]], period: Period) -> tuple[Fraction, ...]:
+    """Energies (n_mtu,) that a whole has beyond its parts."""
+    energies = _energies([values_kw(whole, period)], period)
+    return tuple(kwh - total(of_mtu) for kwh, *of_mtu in zip(energies, *parts, strict=True))
 
 
-def _any_estimated(series: Sequence[Series], period: Period) -> tuple[bool, ...]:
-    flags = [each.over(period).estimated for each in series]
+def _any(flags: Sequence[Sequence[bool]], period: Period) -> tuple[bool, ...]:
     return tuple(any(own[t] for own in flags) for t in range(period.n_mtu))
 
 
@@ -151,15 +150,15 @@ def _corrections(
 
 def interface_imbalance(period: Period, interface: Interface) -> tuple[Fraction, ...]:
     """What it imported less than scheduled (n_mtu,) [kWh]."""
-    planned_kw, seen_kw = (values_kw(each, period) for each in (interface.scheduled, interface.metered))
-    return _energies(_without(planned_kw, [seen_kw]), period)
+    seen = _energies([values_kw(interface.metered, period)], period)
+    return _rest(interface.scheduled, [seen], period)
 
 
 def closing_gaps(period: Period, found: Sequence[Position], interface: Interface) -> tuple[Fraction, ...]:
     """By how much the imbalances of all parties miss the interface's (n_mtu,) [kWh]: nothing, if all is well."""
-    total: dict[int, Fraction] = defaultdict(Fraction)
+    held: dict[int, Fraction] = defaultdict(Fraction)
     for each in found:
-        total[each.t_s] += each.imbalance
+        held[each.t_s] += each.imbalance
     return tuple(
-        total[t_s] - kwh for t_s, kwh in zip(period.begins, interface_imbalance(period, interface), strict=True)
+        held[t_s] - kwh for t_s, kwh in zip(period.begins, interface_imbalance(period, interface), strict=True)
     )

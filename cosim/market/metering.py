@@ -3,46 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
+from typing import Protocol
 
 from cosim.domain.settlement import Period, Series
 from cosim.errors import Fault, ProfileError
 
 
-def values_kw(series: Series, period: Period, mtus: Sequence[int] | None = None) -> tuple[float, ...]:
+class Metered(Protocol):
+    """Powers of ``owner`` in MTUs of ``mtu_s`` from ``t_s`` to ``end_s``: a `Series`, or what reads them elsewhere."""
+
+    @property
+    def owner(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def t_s(self) -> int: ...
+
+    @property
+    def end_s(self) -> int: ...
+
+    @property
+    def mtu_s(self) -> int: ...
+
+    def values(self, t_s: int, n_mtu: int) -> Sequence[float | None]:
+        """Powers in ``n_mtu`` MTUs from ``t_s`` on [kW]; None or NaN where nothing is known."""
+
+
+def values_kw(series: Metered, period: Period, mtus: Sequence[int] | None = None) -> tuple[float, ...]:
     """Power in the MTUs of a period, or some of them. Raises ProfileError naming every MTU of these without one, or if
     the MTUs differ."""
-    _same_mtu(series, period)
-    own, wanted = series.over(period).p_kw, range(period.n_mtu) if mtus is None else mtus
-    found = tuple(value for value in (own[t] for t in wanted) if value is not None and not math.isnan(value))
+    check_mtus(series, period)
+    own = series.values(period.t_s, period.n_mtu)
+    wanted = own if mtus is None else [own[t] for t in mtus]
+    found = known_kw(wanted)
     if len(found) < len(wanted):
-        missing = set(series.over(period).missing)
-        raise ProfileError([_absent(series, period.begins[t]) for t in wanted if t in missing])
+        missing = [t for t, value in enumerate(own) if value is None or math.isnan(value)]
+        raise ProfileError([_absent(series, period.begins[t]) for t in missing if mtus is None or t in mtus])
     return found
 
 
-def _same_mtu(series: Series, period: Period) -> None:
+def known_kw(p_kw: Iterable[float | None]) -> tuple[float, ...]:
+    """Values that are not missing."""
+    return tuple([value for value in p_kw if value is not None and not math.isnan(value)])
+
+
+def check_mtus(series: Metered, period: Period) -> None:
+    """Raises ProfileError unless the MTUs of a series are those settled."""
     if series.mtu_s != period.mtu_s or (period.t_s - series.t_s) % period.mtu_s:
-        value, allowed = (f"{mtu_s} s from {t_s} s on" for t_s, mtu_s in _steps(series, period))
+        value, allowed = (f"{each.mtu_s} s from {each.t_s} s on" for each in (series, period))
         raise ProfileError(Fault("its MTUs are not those settled", key=_key(series), value=value, allowed=allowed))
-    if series.estimated and len(series.estimated) != len(series.p_kw):
-        value = f"{len(series.estimated)} flags of {len(series.p_kw)} values"
-        raise ProfileError(Fault("each value is estimated or not", key=_key(series), value=value))
 
 
-def _steps(series: Series, period: Period) -> tuple[tuple[int, int], tuple[int, int]]:
-    return (series.t_s, series.mtu_s), (period.t_s, period.mtu_s)
-
-
-def _key(series: Series) -> str:
+def _key(series: Metered) -> str:
     return f"{series.kind} of {series.owner}"
 
 
-def _absent(series: Series, t_s: int) -> Fault:
-    begin, end = series.t_s, series.t_s + len(series.p_kw) * series.mtu_s
-    return Fault("no value", key=_key(series), value=f"MTU from {t_s} s", allowed=f"recorded from {begin} to {end} s")
+def _absent(series: Metered, t_s: int) -> Fault:
+    allowed = f"recorded from {series.t_s} to {series.end_s} s"
+    return Fault("no value", key=_key(series), value=f"MTU from {t_s} s", allowed=allowed)
+
+
+def part_of(measured: Series, period: Period) -> Series:
+    """The part of a period, in which values may be missing. Raises ProfileError if the MTUs differ, or there are more
+    or fewer flags than values."""
+    check_mtus(measured, period)
+    if measured.estimated and len(measured.estimated) != len(measured.p_kw):
+        value = f"{len(measured.estimated)} flags of {len(measured.p_kw)} values"
+        raise ProfileError(Fault("each value is estimated or not", key=_key(measured), value=value))
+    return measured.over(period)
 
 
 def completed(
@@ -54,8 +87,7 @@ def completed(
     first of ``stand_ins`` with a value has (a baseline: nothing delivered; a schedule: no imbalance). All are flagged
     as estimated. Raises ProfileError naming each MTU of which none has one.
     """
-    _same_mtu(measured, period)
-    if not (whole := measured.over(period)).missing:
+    if not (whole := part_of(measured, period)).missing:
         return whole, ()
     around = _widened(period, measured, gap_max_mtu)
     seen = measured.over(around)
@@ -78,7 +110,7 @@ def completed(
 def _taken(stand_ins: Sequence[Series], period: Period, mtus: Sequence[int]) -> dict[int, tuple[float, str]]:
     found: dict[int, tuple[float, str]] = {}
     for series in reversed(stand_ins):
-        _same_mtu(series, period)
+        check_mtus(series, period)
         own = series.over(period)
         known = {t: value for t, value in enumerate(own.p_kw) if value is not None and not math.isnan(value)}
         found |= {t: (known[t], f"taken from the {series.kind} of {series.owner}") for t in mtus if t in known}
@@ -97,10 +129,9 @@ def _told(measured: Series, period: Period, how: Mapping[int, str]) -> tuple[str
 
 def _widened(period: Period, measured: Series, by_mtu: int) -> Period:
     """Within what is recorded, ``by_mtu`` + 1 MTUs more on both sides: what a gap at its ends is interpolated from."""
-    end_s = measured.t_s + len(measured.p_kw) * measured.mtu_s
     reach_s = (by_mtu + 1) * period.mtu_s
     begin_s = min(period.t_s, max(measured.t_s, period.t_s - reach_s))
-    until_s = max(period.end_s, min(end_s, period.end_s + reach_s))
+    until_s = max(period.end_s, min(measured.end_s, period.end_s + reach_s))
     return Period(begin_s, period.mtu_s, (until_s - begin_s) // period.mtu_s)
 
 

@@ -21,10 +21,9 @@ from cosim.domain.market import Contract, Direction
 from cosim.domain.settlement import LineKind, Period, SettlementLine
 from cosim.market.contracts import availability_eur
 from cosim.market.delivery import Delivery
-from cosim.market.exact import ENERGY, apportioned, exact, rounded
+from cosim.market.exact import ENERGY, NOTHING, apportioned, exact, rounded, total
 from cosim.market.imbalance import Position
 
-_NONE: Final = Fraction(0)
 _WHOLE_EUR: Final = Fraction(1, 10**9)
 """A seller that lacks no more than this is whole."""
 
@@ -108,13 +107,15 @@ def outlay_eur(settled: Iterable[SettlementLine], kinds: Sequence[LineKind] = ("
 def utilisation(found: Iterable[Delivery], mtu_s: int) -> Iterator[Payment]:
     """Buyers pay what was delivered at the price of the award, which the pricing rule of its clearing set."""
     for each in found:
-        yield _of_award(each, mtu_s, "utilisation", each.delivered, each.price)
+        if each.delivered:
+            yield _of_award(each, mtu_s, "utilisation", each.delivered, each.price)
 
 
 def penalties(found: Iterable[Delivery], mtu_s: int) -> Iterator[Payment]:
     """Sellers pay for what is missing, under two-sided terms for what is too much."""
     for each in found:
-        yield _of_award(each, mtu_s, "penalty", each.short + each.over, each.penalty_price)
+        if each.short or each.over:
+            yield _of_award(each, mtu_s, "penalty", each.short + each.over, each.penalty_price)
 
 
 def _of_award(each: Delivery, mtu_s: int, kind: LineKind, kwh: Fraction, price: Fraction) -> Payment:
@@ -131,16 +132,16 @@ def uplifts(found: Iterable[Delivery], period: Period) -> Iterator[Payment]:
     for each in found:
         own[each.call.award.bid, each.call.award.stage].append(each)
     for refs, parts in own.items():
-        lacking = sum(((each.bid_price - each.price) * each.delivered for each in parts), _NONE)
+        lacking = total((one.bid_price - one.price) * one.delivered for one in parts if one.bid_price != one.price)
         if lacking <= _WHOLE_EUR:
             continue
-        total = sum((each.delivered for each in parts), _NONE)
+        delivered = total(each.delivered for each in parts)
         by_buyer: dict[tuple[str, str], Fraction] = defaultdict(Fraction)
         for each in parts:
             by_buyer[each.call.award.buyer, each.call.seller] += each.delivered
         guessed = any(each.estimated for each in parts)
         for (buyer, seller), kwh in by_buyer.items():
-            yield _of_period(period, buyer, seller, "uplift", lacking * kwh / total, refs, guessed)
+            yield _of_period(period, buyer, seller, "uplift", lacking * kwh / delivered, refs, guessed)
 
 
 def _of_period(
@@ -168,11 +169,11 @@ def clawbacks(readiness: Iterable[Readiness], found: Sequence[Delivery], period:
     for each in readiness:
         contract = each.contract
         called = [delivery for delivery in found if delivery.call.contract == contract.id]
-        total = sum((delivery.awarded for delivery in called), _NONE)
-        if not total:
+        awarded = total(delivery.awarded for delivery in called)
+        if not awarded:
             continue
-        lost = sum((exact(d.call.terms.clawback) * min(d.short, d.awarded) for d in called), _NONE)
-        eur = _ready_eur(each, period) * lost / total
+        lost = total(exact(d.call.terms.clawback) * min(d.short, d.awarded) for d in called)
+        eur = _ready_eur(each, period) * lost / awarded
         guessed = any(delivery.estimated for delivery in called)
         yield _of_period(period, contract.seller, contract.buyer, "clawback", eur, (contract.id,), guessed)
 
@@ -182,12 +183,12 @@ def compensations(
 ) -> Iterator[Payment]:
     """A seller that is not the supplier pays it for energy that it sold but did not supply, activated UP; is paid for
     what it supplied beyond, activated DOWN. What is delivered counts by meter, in proportion to what each gave."""
-    for each in found:
+    for each in found if suppliers else ():
         t = period.begins.index(each.t_s)
-        given = {share.meter: max(share.given, _NONE) for share in each.shares}
-        total = sum(given.values(), _NONE)
+        given = {share.meter: max(share.given, NOTHING) for share in each.shares}
+        paid = each.delivered / (total(given.values()) or 1)
         for meter, kwh in given.items():
-            if meter in suppliers and each.delivered:
+            if meter in suppliers and kwh:
                 seller, supplier = each.call.seller, suppliers[meter]
                 up = each.call.direction is Direction.UP
                 payer, payee = (seller, supplier) if up else (supplier, seller)
@@ -197,7 +198,7 @@ def compensations(
                     payer=payer,
                     payee=payee,
                     kind="supplier_compensation",
-                    quantity=each.delivered * kwh / total,
+                    quantity=paid * kwh,
                     unit="kWh",
                     price_eur=exact(price[t]),
                     refs=(each.call.award.bid, meter),

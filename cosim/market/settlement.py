@@ -10,7 +10,7 @@ from cosim.domain.settlement import Call, Interface, Perimeter, Period, Series, 
 from cosim.errors import BidError, Fault, ProfileError
 from cosim.market.delivery import Delivery, deliveries
 from cosim.market.imbalance import Correction, Position, positions
-from cosim.market.metering import completed, values_kw
+from cosim.market.metering import completed, part_of, values_kw
 from cosim.market.payments import (
     Readiness,
     availability,
@@ -113,9 +113,12 @@ def _complete(case: SettlementCase) -> tuple[dict[str, Series], tuple[str, ...]]
     faults: list[Fault] = []
     for meter, series in case.measured.items():
         try:
-            stand_ins = _stand_ins(case, meter, series) if series.over(case.period).missing else []
-            measured[meter], sentences = completed(series, stand_ins, case.period, case.rules.gap_max_mtu)
-            told += sentences
+            whole = part_of(series, case.period)
+            if whole.missing:
+                stand_ins = _stand_ins(case, meter, series)
+                whole, sentences = completed(series, stand_ins, case.period, case.rules.gap_max_mtu)
+                told += sentences
+            measured[meter] = whole
         except ProfileError as lacking:
             faults += lacking.faults
     if faults:

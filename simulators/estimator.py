@@ -134,8 +134,8 @@ class Estimator(Adapter):
         p_kw = np.stack([chosen.p_kw, chosen.p_kw - ordered[:n_site]])
         states = flow.states(p_kw, np.stack([chosen.q_kvar, chosen.q_kvar - ordered[n_site:]]))
         sigma = np.full(len(self.case.layout.nodes), np.nan)
-        if chosen.covariance is not None:
-            sigma = voltage_band(flow.voltage_slope(chosen.p_kw, chosen.q_kvar), chosen.covariance)
+        if chosen.root is not None:
+            sigma = voltage_band(flow.voltage_slope(chosen.p_kw, chosen.q_kvar), chosen.root)
         return {
             ("bus", "vm_pu"): frozen(states.vm_pu[0]),
             ("bus", "sigma_vm_pu"): frozen(sigma),

@@ -130,12 +130,14 @@ class _Judgement:
 
 def _judged(problem: EstimationProblem, fit: WlsSolution, threshold: float, at_most: int) -> _Judgement:
     """The causes of large residuals, largest first, each with all those before it allowed for."""
+    if not fit.chi_square > threshold**2:
+        return _Judgement((), (), ())
     n_row, n_site = len(fit.row), len(problem.flow.sites)
     causes = _Causes(problem, fit)
     rejected: list[Rejection] = []
     undecided: list[int] = []
     unusual: list[int] = []
-    for _ in range(n_row if fit.chi_square > threshold**2 else 0):
+    for _ in range(n_row):
         explained = causes.explained()
         best = int(np.argmax(explained))
         rivals = np.flatnonzero(explained > explained[best] - DECISIVE)
@@ -178,7 +180,7 @@ class _Causes:
 
     def _expected(self) -> Floats:
         """``s^T omega s`` of all causes (n_row + 2 n_site,)."""
-        unusual = np.sum(self._slope * (self._omega @ self._slope), axis=0)
+        unusual = np.einsum("kj,kj->j", self._slope, self._omega @ self._slope)
         return np.concatenate([np.diagonal(self._omega), unusual])
 
     def explained(self) -> Floats:

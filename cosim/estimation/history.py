@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -85,11 +85,12 @@ def _covariance(deviation: Floats, per_day: int) -> Floats:
     standard = np.asarray(deviation / np.where(scale > 0.0, scale, 1.0))
     correlation = np.asarray(standard.T @ standard / len(standard))
     group = _groups(correlation, days)
-    between = group[:, np.newaxis] != group
-    share = _noise_between(standard.reshape(days, per_day, -1), group, float(np.sum((correlation * between) ** 2)))
-    correlation *= 1.0 - share * between
+    between = correlation * (group[:, np.newaxis] != group)
+    between *= _noise_between(standard.reshape(days, per_day, -1), group, float(np.vdot(between, between)))
     scale *= np.sqrt((days + 1) / (days - 1))
-    correlation *= np.outer(scale, scale)
+    correlation -= between
+    correlation *= scale
+    correlation *= scale[:, np.newaxis]
     return correlation
 
 
@@ -97,9 +98,8 @@ def _groups(correlation: Floats, days: int) -> Ints:
     """The first member of the group of each injection (2 n_site,), by single linkage."""
     n_site = len(correlation) // 2
     linked = np.abs(correlation) >= max(TOGETHER, np.tanh(BEYOND_CHANCE / np.sqrt(max(days - 3, 1))))
-    linked[np.arange(n_site), n_site + np.arange(n_site)] = True
-    linked |= linked.T
-    np.fill_diagonal(linked, True)
+    for one, other in ((0, 0), (n_site, n_site), (0, n_site), (n_site, 0)):
+        np.fill_diagonal(linked[one:, other:], True)
     first = np.argmax(linked, axis=1)  # of each group in the end, the first of its members
     while np.any((further := np.where(linked, first, len(linked)).min(axis=1)) != first):
         first = further[further]
@@ -111,25 +111,18 @@ def _noise_between(standard: Floats, group: Ints, square: float) -> float:
 
     A day's products of two injections, averaged over its rows, are one draw of their correlation; their variance over
     the days gives that of the mean. ``standard`` is (n_day, per_day, 2 n_site). The sum over all pairs comes from the
-    products of rows instead: ``sum_ij (sum_k z_ki z_kj)^2 = sum_kl (sum_i z_ki z_li)^2``.
+    products of rows instead: ``sum_ij (sum_k z_ki z_kj)^2 = sum_kl (sum_i z_ki z_li)^2``. ``group`` names each by its
+    first member.
     """
     if not square > 0.0:
         return 0.0
     days, per_day, _ = standard.shape
     order = np.argsort(group, kind="stable")
-    begin = np.flatnonzero(np.diff(group[order], prepend=-1))
-    rows, (one, other) = standard[:, :, order], _pairs(per_day)
-    of_group = np.add.reduceat(rows[:, one] * rows[:, other], begin, axis=2) / per_day
-    between = of_group.sum(axis=2) ** 2 - np.sum(of_group**2, axis=2)
-    of_days = float(np.sum(between * np.where(one == other, 1.0, 2.0))) / days
+    z = np.ascontiguousarray(standard.transpose(2, 1, 0))[order]
+    of_group = np.add.reduceat(z[:, :, np.newaxis] * z[:, np.newaxis], np.flatnonzero(group[order] == order), axis=0)
+    of_all = of_group.sum(axis=0)
+    of_days = float(np.vdot(of_all, of_all) - np.vdot(of_group, of_group)) / (per_day**2 * days)
     return float(np.clip((of_days - square) / ((days - 1) * square), 0.0, 1.0))
-
-
-@lru_cache(maxsize=8)
-def _pairs(n: int) -> tuple[Ints, Ints]:
-    """All pairs of ``n`` things, in either order once, and of each with itself."""
-    one, other = np.triu_indices(n)
-    return frozen(one, np.int64), frozen(other, np.int64)
 
 
 def noisy_history(values: Floats, error_percent: float, rng: np.random.Generator) -> Floats:

@@ -16,25 +16,24 @@ from cosim.scenario.schema import Genetic, Method
 class Estimate:
     """Estimated net consumption of all sites, orders included, passive sign.
 
-    ``p_kw``, ``q_kvar``: (n_site,). ``covariance`` (2 n_site, 2 n_site) is that of the errors of ``[p_kw, q_kvar]``,
-    None where the method gives none. ``objective`` [1] is the weighted squared error over all measurements of the
-    problem, without prior term: the same measure for every method.
+    ``p_kw``, ``q_kvar``: (n_site,). ``root`` (2 n_site, 2 n_site) [kW, kvar] is one of the covariance of the errors of
+    ``[p_kw, q_kvar]``, which is ``root root^T``, None where the method gives none. ``objective`` [1] is the weighted
+    squared error over all measurements of the problem, without prior term: the same measure for every method.
     """
 
     method: Method
     p_kw: Floats
     q_kvar: Floats
     objective: float
-    covariance: Floats | None
+    root: Floats | None
     iterations: int
     converged: bool
 
     @property
     def sigma_p_kw(self) -> Floats:
         """Standard deviation of ``p_kw`` (n_site,) [kW], NaN where the method gives none."""
-        if self.covariance is None:
-            return frozen(np.full(len(self.p_kw), np.nan))
-        return frozen(np.sqrt(np.diagonal(self.covariance)[: len(self.p_kw)]))
+        n_site = len(self.p_kw)
+        return frozen(np.full(n_site, np.nan) if self.root is None else _lengths(self.root[:n_site]))
 
 
 def estimate(
@@ -52,13 +51,13 @@ def estimate(
     random stream of the genetic methods; the others use no randomness. ``fit`` is the least-squares solution of this
     problem, if it is known already (from ``baddata.screen``); no other method looks at it.
     """
-    covariance: Floats | None = None
+    root: Floats | None = None
     iterations, converged = 0, True
     if method == "wls":
         fit = fit or wls.solve(problem)
-        x, covariance, iterations, converged = fit.x, fit.covariance, fit.iterations, fit.converged
+        x, root, iterations, converged = fit.x, fit.root, fit.iterations, fit.converged
     elif method == "history":
-        x, covariance = _history(problem)
+        x, root = _history(problem)
     else:
         found = genetic.solve(problem, config, with_prior=method == "genetic_prior", seed=seed, step=step)
         x, iterations, converged = found.x, found.generations, found.converged
@@ -68,16 +67,20 @@ def estimate(
         p_kw=frozen(p_kw),
         q_kvar=frozen(q_kvar),
         objective=squared_error(problem, x),
-        covariance=covariance,
+        root=root,
         iterations=iterations,
         converged=converged,
     )
 
 
-def voltage_band(slope: Floats, covariance: Floats) -> Floats:
-    """Standard deviations of the voltages (n_node,) [pu] of an estimate with this ``covariance`` (2 n_site, 2 n_site),
-    to first order; ``slope`` (n_node, 2 n_site) [pu per kW, kvar] as `FlowModel.voltage_slope` gives it there."""
-    return frozen(np.sqrt(np.maximum(np.sum((slope @ covariance) * slope, axis=1), 0.0)))
+def voltage_band(slope: Floats, root: Floats) -> Floats:
+    """Standard deviations of the voltages (n_node,) [pu] of an estimate whose covariance has this ``root``, to first
+    order; ``slope`` (n_node, 2 n_site) [pu per kW, kvar] as `FlowModel.voltage_slope` gives it there."""
+    return frozen(_lengths(slope @ root))
+
+
+def _lengths(rows: Floats) -> Floats:
+    return np.asarray(np.sqrt(np.einsum("kj,kj->k", rows, rows)))
 
 
 def _history(problem: EstimationProblem) -> tuple[Floats, Floats]:
@@ -85,4 +88,4 @@ def _history(problem: EstimationProblem) -> tuple[Floats, Floats]:
     unmetered = np.isnan(metered.x)
     covariance = problem.history.covariance * np.outer(unmetered, unmetered)
     covariance += np.diag(np.nan_to_num(metered.sigma) ** 2)
-    return np.where(unmetered, problem.history.mean, metered.x), frozen(covariance)
+    return np.where(unmetered, problem.history.mean, metered.x), frozen(np.linalg.cholesky(covariance))

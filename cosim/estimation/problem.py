@@ -22,6 +22,8 @@ from cosim.estimation.history import HistoryWindow
 
 PREDICTED = ("p_kw", "q_kvar", "vm_pu", "i_a")
 """Quantities that a load flow predicts."""
+_OF_HISTORY = ("mean", "lower", "upper", "covariance")
+_ARRAYS = ("snapshot.value", "snapshot.quality", "ordered", *(f"history.{name}" for name in _OF_HISTORY))
 
 
 class FlowModel(Protocol):
@@ -66,32 +68,31 @@ class EstimationProblem:
     ordered: Floats
 
     def __post_init__(self) -> None:
-        n_site, n_channel = len(self.flow.sites), len(self.channels)
-        sizes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
-            "snapshot.value": (self.snapshot.value, (n_channel,)),
-            "snapshot.quality": (self.snapshot.quality, (n_channel,)),
-            "ordered": (self.ordered, (2 * n_site,)),
-            "history.mean": (self.history.mean, (2 * n_site,)),
-            "history.lower": (self.history.lower, (2 * n_site,)),
-            "history.upper": (self.history.upper, (2 * n_site,)),
-            "history.covariance": (self.history.covariance, (2 * n_site, 2 * n_site)),
-        }
-        faults = [
+        if faults := self._ill_shaped() or self._ill_valued():
+            raise InputError(faults)
+
+    def _ill_shaped(self) -> list[Fault]:
+        n_channel, n_x = len(self.channels), 2 * len(self.flow.sites)
+        arrays: list[npt.NDArray[Any]] = [self.snapshot.value, self.snapshot.quality, self.ordered]
+        arrays += [getattr(self.history, name) for name in _OF_HISTORY]
+        shapes = (n_channel,), (n_channel,), (n_x,), (n_x,), (n_x,), (n_x,), (n_x, n_x)
+        return [
             Fault("wrong shape", key=name, value=str(array.shape), allowed=str(shape))
-            for name, (array, shape) in sizes.items()
+            for name, array, shape in zip(_ARRAYS, arrays, shapes, strict=True)
             if array.shape != shape
         ]
-        faults += [
+
+    def _ill_valued(self) -> list[Fault]:
+        wrong = ~(self.sigma > 0.0)
+        faults = [
             Fault("sigma must be positive", key=self.channels[k].topic, value=str(self.channels[k].sigma))
-            for k in np.flatnonzero(~(self.sigma > 0.0))
+            for k in wrong.nonzero()[0]
         ]
-        if not faults:
-            faults = [
-                Fault("a good value must be finite", key=self.channels[row].topic, value=str(self.snapshot.value[row]))
-                for row in np.flatnonzero((self.snapshot.quality == Quality.GOOD) & ~np.isfinite(self.snapshot.value))
-            ]
-        if faults:
-            raise InputError(faults)
+        untold = (self.snapshot.quality == Quality.GOOD) & ~np.isfinite(self.snapshot.value)
+        return faults + [
+            Fault("a good value must be finite", key=self.channels[row].topic, value=str(self.snapshot.value[row]))
+            for row in untold.nonzero()[0]
+        ]
 
     @cached_property
     def sigma(self) -> Floats:

@@ -15,11 +15,11 @@ then stays below 1e-8 [standard deviations of the history].
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg.blas import dtrmm
 from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
 
 from cosim.domain.frames import Floats, Ints, frozen
@@ -35,7 +35,8 @@ SHORTER = 0.5 ** np.arange(1.0, 7.0)
 
 @dataclass(frozen=True)
 class WlsSolution:
-    """``x`` (2 n_site,) [kW, kvar] without orders and its ``covariance`` (2 n_site, 2 n_site).
+    """``x`` (2 n_site,) [kW, kvar] without orders, and ``root`` (2 n_site, 2 n_site), whose square ``root root^T`` is
+    its covariance.
 
     ``chi_square`` [1] is the minimum of ``sum of weighted squared residuals + prior term``. If errors are as stated, it
     has a chi-square distribution with as many degrees of freedom as there are measurements: the 2 n_site
@@ -48,7 +49,7 @@ class WlsSolution:
     """
 
     x: Floats
-    covariance: Floats
+    root: Floats
     chi_square: float
     row: Ints
     residual: Floats
@@ -56,6 +57,11 @@ class WlsSolution:
     slope: Floats
     iterations: int
     converged: bool
+
+    @cached_property
+    def covariance(self) -> Floats:
+        """(2 n_site, 2 n_site) [kW, kvar]^2."""
+        return frozen(self.root @ self.root.T)
 
 
 @dataclass(frozen=True)
@@ -81,26 +87,26 @@ def solve(problem: EstimationProblem) -> WlsSolution:
     itself; so it is, unconverged, where the load flow has no answer at the history's mean.
     """
     seen = evidence(problem)
-    root = problem.history.root
     if not seen.row.size:
         return _untouched(problem, seen, converged=True)
-    point = _point(problem, seen, root, np.zeros(len(root)))
+    point = _point(problem, seen, np.zeros(len(problem.history.mean)))
     if not np.isfinite(point.cost):
         return _untouched(problem, seen, converged=False)
     iteration = 0
     while True:
         iteration += 1
         factor, residual = _adjusted(point)
-        step = point.slope.T @ residual - point.y
-        converged = bool(np.hypot(np.linalg.norm(step), np.linalg.norm(point.slope @ step)) < TOLERANCE)
-        following = None if converged or iteration == MAX_ITERATIONS else _lower(problem, seen, root, point, step)
+        step = residual @ point.slope - point.y
+        along = point.slope @ step
+        converged = math.sqrt(step @ step + along @ along) < TOLERANCE
+        following = None if converged or iteration == MAX_ITERATIONS else _lower(problem, seen, point, step)
         if following is None:
             break
         point = following
     y = point.y + step if converged else point.y
     return WlsSolution(
-        x=frozen(problem.history.mean + root @ y),
-        covariance=frozen(_covariance(root, point.slope, factor)),
+        x=frozen(problem.history.mean + problem.history.root @ y),
+        root=frozen(_root(problem.history.root, point.slope, factor)),
         chi_square=float(residual @ residual + y @ y) if converged else point.cost,
         row=frozen(seen.row, dtype=np.int64),
         residual=frozen(residual),
@@ -116,7 +122,7 @@ def _untouched(problem: EstimationProblem, seen: Evidence, *, converged: bool) -
     n_row, history = len(seen.row), problem.history
     return WlsSolution(
         x=history.mean,
-        covariance=history.covariance,
+        root=history.root,
         chi_square=0.0 if converged else np.nan,
         row=frozen(seen.row, dtype=np.int64),
         residual=frozen(np.full(n_row, np.nan)),
@@ -127,40 +133,38 @@ def _untouched(problem: EstimationProblem, seen: Evidence, *, converged: bool) -
     )
 
 
-def _point(problem: EstimationProblem, seen: Evidence, root: Floats, y: Floats) -> _Point:
+def _point(problem: EstimationProblem, seen: Evidence, y: Floats) -> _Point:
+    root = problem.history.root
     reading, slope = problem.flow.linearised(*total(problem, problem.history.mean + root @ y))
-    error = (seen.value - reading[seen.row]) / seen.sigma
     slope_x = slope[seen.row] / seen.sigma[:, np.newaxis]
-    # In columns of LAPACK, J^T = root^T (slope by x)^T.
-    by_y = dtrmm(1.0, root, slope_x.T, lower=1, trans_a=1).T
-    return _Point(y, error, by_y, slope_x)
+    return _Point(y, (seen.value - reading[seen.row]) / seen.sigma, slope_x @ root, slope_x)
 
 
 def _adjusted(point: _Point) -> tuple[Floats, Floats]:
     """The lower Cholesky factor of M, and the residuals (n_row,) after the full step in the linear model."""
-    slope = point.slope
-    factor, _ = dpotrf(np.eye(len(slope)) + slope @ slope.T, lower=1)
-    residual, _ = dpotrs(factor, point.error + slope @ point.y, lower=1)
+    m = point.slope @ point.slope.T
+    np.einsum("kk->k", m)[...] += 1.0
+    factor, _ = dpotrf(m.T, lower=1, overwrite_a=1)
+    residual, _ = dpotrs(factor, point.error + point.slope @ point.y, lower=1)
     return factor, np.asarray(residual)
 
 
-def _lower(problem: EstimationProblem, seen: Evidence, root: Floats, point: _Point, step: Floats) -> _Point | None:
+def _lower(problem: EstimationProblem, seen: Evidence, point: _Point, step: Floats) -> _Point | None:
     """The point after the full step, or after the best of shorter ones if it leads upwards; None if all do."""
-    full = _point(problem, seen, root, point.y + step)
+    full = _point(problem, seen, point.y + step)
     if full.cost < point.cost:
         return full
     candidates = point.y + SHORTER[:, np.newaxis] * step
-    errors = residuals(problem, seen, problem.history.mean + candidates @ root.T)
+    errors = residuals(problem, seen, problem.history.mean + candidates @ problem.history.root.T)
     cost = np.sum(errors**2, axis=1) + np.sum(candidates**2, axis=1)
     best = int(np.argmin(np.where(np.isfinite(cost), cost, np.inf)))
-    return _point(problem, seen, root, candidates[best]) if cost[best] < point.cost else None
+    return _point(problem, seen, candidates[best]) if cost[best] < point.cost else None
 
 
-def _covariance(root: Floats, slope: Floats, factor: Floats) -> Floats:
-    """``root (I + J^T J)^-1 root^T`` as the square of ``root (I - J^T L^-T (L + I)^-1 J)``, ``M = L L^T``: never
+def _root(root: Floats, slope: Floats, factor: Floats) -> Floats:
+    """``root (I - J^T L^-T (L + I)^-1 J)``, whose square is ``root (I + J^T J)^-1 root^T``, with ``M = L L^T``: never
     indefinite, and without the inverse of anything ill-conditioned (A. Andrews, A square root formulation of the Kalman
     covariance equations, AIAA Journal 6(6), 1968)."""
     inner, _ = dtrtrs(factor + np.eye(len(factor)), slope, lower=1)
-    inner, _ = dtrtrs(factor, inner, lower=1, trans=1)
-    spread = root - dtrmm(1.0, root, slope.T, lower=1) @ inner
-    return np.asarray(spread @ spread.T)
+    inner, _ = dtrtrs(factor, inner, lower=1, trans=1, overwrite_b=1)
+    return np.asarray(root - (root @ slope.T) @ inner)

@@ -44,7 +44,7 @@ class Readings:
         self._highest = [(k, np.flatnonzero(by_i[k])) for k in whole]
         by_s = (by_p - 1j * by_q) / 1000.0
         self._by_size = np.hstack([by_v, np.zeros_like(by_i), by_i])
-        self._by_product = np.hstack([np.zeros_like(by_v), by_s, by_s.conj()])
+        self._by_product: Complexes = np.hstack([np.zeros_like(by_v), by_s, by_s.conj()])
         by_i[whole] = 0.0
         self._weights = np.hstack([by_site, by_v, by_p, by_q, by_i]).T.copy()
         looks = (self._by_size != 0.0) | (self._by_product != 0.0)

@@ -83,7 +83,7 @@ class SiteFlow:
         """
         if len(p_kw) == 1:
             seen = self._metered.seen(self._point(p_kw[0], q_kvar[0]).i)
-            return self._readings.of(p_kw, q_kvar, *(part[np.newaxis] for part in self._metered.split(seen)))
+            return self._readings.of(p_kw[0], q_kvar[0], *self._metered.split(seen))[np.newaxis]
         if self._batch is None:
             self._batch = BatchPowerFlow(self._network, self._readings.nodes, self._readings.terminals, self._spread)
         state = self._batch.solve(p_kw, q_kvar)

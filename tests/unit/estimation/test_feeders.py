@@ -140,7 +140,7 @@ def test_estimates_and_bands_are_as_good_as_they_say(grid):
         inside.append(np.abs(found.x - truth) < 1.96 * np.sqrt(np.diagonal(found.covariance)))
         chi_square.append(found.chi_square / len(found.row))
         slope = grid.flow.voltage_slope(*np.split(found.x, 2))
-        band = voltage_band(slope, found.covariance)
+        band = voltage_band(slope, found.root)
         volts.append((np.abs(slope @ (found.x - truth)) <= 1.96 * band + 1e-12).mean())
     assert np.std(errors) < 0.7 * np.std(before)
     assert np.mean(inside) == pytest.approx(0.95, abs=4.0 * np.sqrt(0.05 * 0.95 / 12))

@@ -104,7 +104,7 @@ def test_the_estimate_is_better_than_the_history_and_its_bands_hold():
         before.append(MEAN - truth)
         inside.append(np.abs(found.x - truth) < 1.96 * np.sqrt(np.diagonal(found.covariance)))
         slope = case.flow.voltage_slope(found.x[:5], found.x[5:])
-        volts.append(np.abs(slope @ (found.x - truth)) < 1.96 * voltage_band(slope, found.covariance))
+        volts.append(np.abs(slope @ (found.x - truth)) < 1.96 * voltage_band(slope, found.root))
     assert np.std(errors) < 0.7 * np.std(before)
     margin = 4.0 * np.sqrt(0.05 * 0.95 / 25)  # as if all sites of a draw were one
     assert np.mean(inside) == pytest.approx(0.95, abs=margin)

@@ -25,6 +25,7 @@ END_TOPIC = "end"
 Packet = tuple[str, bytes]
 
 _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_from_text = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def _is_pair(entry: object) -> bool:
 
 def _own_fields(payload: bytes, run: str) -> dict[str, Any] | None:
     try:
-        fields = json.loads(payload)
+        text = payload.decode()
+        fields, end = _from_text(text)
     except (ValueError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) and fields.get("run") == run else None
+    return fields if end == len(text) and isinstance(fields, dict) and fields.get("run") == run else None

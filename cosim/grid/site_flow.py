@@ -26,6 +26,7 @@ from cosim.grid.reduction import Reduction, conductors_of
 from cosim.grid.unloaded import Unloaded
 
 _POINTS_KEPT = 4  # an estimate is asked for its readings, its state and its slope, one after the other
+_OF_CURRENT, _OF_VOLTAGE = np.array([[-1.0], [-1j]]), np.array([[1.0], [-1j]])  # for p, for q
 _UNSEEN = 4  # rounds before the first look whether a case has settled: fewer are hardly ever enough
 SETTLED_PU = 1e-13
 """Last step of the iteration for a single case [pu]: the estimator compares readings at points that lie less than a
@@ -150,8 +151,8 @@ class SiteFlow:
         """
         n_row, n_branch = by_current.shape
         # What changes of currents [real, imaginary part of each] do to [all p, all q]; as complex pairs.
-        system = np.multiply.outer((-1.0, -1j), point.i)[:, :, np.newaxis] * self._conj_z
-        np.einsum("pkk->pk", system)[...] += np.multiply.outer((1.0, -1j), point.u)
+        system = (_OF_CURRENT * point.i)[:, :, np.newaxis] * self._conj_z
+        np.einsum("pkk->pk", system)[...] += _OF_VOLTAGE * point.u
         # Rows in C order are columns to LAPACK: it solves with the transposed system.
         transposed = system.view(np.float64).reshape(2 * n_branch, -1).T
         _, _, by_power, _ = dgesv(transposed, by_current.conj().view(np.float64).T, overwrite_a=1, overwrite_b=1)

@@ -72,7 +72,7 @@ def feed(barrier: Barrier, arrivals: Iterable[Packet]) -> Barrier:
             if message is None or message.step < barrier.step:
                 continue
             first = messages.setdefault((topic, message.sequence), message)
-            if first != message:
+            if first is not message and first != message:
                 raise TransportError(_conflict(first, message))
     return replace(barrier, ends=ends, messages=messages)
 
@@ -110,13 +110,14 @@ def snapshot(channels: Sequence[Channel], messages: Iterable[Message], t_s: floa
     for message in messages:
         distance_s = round(abs(message.stamp_s - t_s), _STAMP_DIGITS)
         arrived.setdefault(message.topic, []).append((distance_s, -message.sequence, message.value))
-    values, quality = [], []
-    for channel in channels:
-        distance_s, _, value = min(arrived.get(channel.topic, [(float("inf"), 0, float("nan"))]))
-        good = distance_s <= tolerance_s
-        absent = Quality.LATE if channel.topic in arrived else Quality.MISSING
-        values.append(value if good else float("nan"))
-        quality.append(Quality.GOOD if good else absent)
+    values, quality = np.full(len(channels), np.nan), np.full(len(channels), Quality.MISSING, dtype=np.int8)
+    for k, channel in enumerate(channels):
+        if (of_channel := arrived.get(channel.topic)) is not None:
+            distance_s, _, value = min(of_channel)
+            if distance_s <= tolerance_s:
+                values[k], quality[k] = value, Quality.GOOD
+            else:
+                quality[k] = Quality.LATE
     return Snapshot(frozen(values), frozen(quality, np.int8))
 
 

@@ -148,7 +148,8 @@ def measure(model: SensorModel, memory: SensorMemory, step: int, t_s: float, tru
     topics = model.topics
     draws = _draws(model.seed, topics, step // _BLOCK_STEPS)[step % _BLOCK_STEPS].tolist()
     channels: list[ChannelMemory] = []
-    due = [replace(delayed.message, step=step) for delayed in memory.pending if delayed.arrival_s <= t_s]
+    delayed_due = [replace(delayed.message, step=step) for delayed in memory.pending if delayed.arrival_s <= t_s]
+    due: list[Message] = []
     pending = [delayed for delayed in memory.pending if delayed.arrival_s > t_s]
     events: list[SensorEvent] = []
     for sensor, before, drawn, true_value in zip(model.sensors, memory.channels, draws, truth.tolist(), strict=True):
@@ -163,8 +164,9 @@ def measure(model: SensorModel, memory: SensorMemory, step: int, t_s: float, tru
                 due.append(message)
         channels.append(after)
         events.extend(SensorEvent(t_s, sensor.channel.topic, fault) for fault in faults)
-    order = {topic: place for place, topic in enumerate(topics)}
-    due.sort(key=lambda message: (order[message.topic], message.sequence))
+    if delayed_due:
+        order = {topic: place for place, topic in enumerate(topics)}
+        due = sorted(delayed_due + due, key=lambda message: (order[message.topic], message.sequence))
     return Measured(SensorMemory(tuple(channels), tuple(pending)), tuple(due), tuple(events))
 
 

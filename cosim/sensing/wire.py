@@ -14,6 +14,8 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from cosim.clock import Clock
@@ -23,6 +25,7 @@ END_TOPIC = "end"
 Packet = tuple[str, bytes]
 
 _to_text = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_from_text = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,19 @@ def packets(messages: Sequence[Message], step: int, clock: Clock, run: str) -> t
 
 def encode(message: Message, clock: Clock, run: str) -> bytes:
     """Payload of a message of the run ``run``. Raises ValueError if its value is not finite."""
-    return _to_text(
-        {
-            "t": clock.instant(message.stamp_s).isoformat(timespec="microseconds"),
-            "stamp_s": float(message.stamp_s),
-            "value": float(message.value),
-            "unit": message.unit,
-            "seq": message.sequence,
-            "step": message.step,
-            "run": run,
-        }
+    stamp_s, value = float(message.stamp_s), float(message.value)
+    if not (math.isfinite(stamp_s) and math.isfinite(value)):
+        raise ValueError(f"not JSON compliant: stamp {stamp_s} s, value {value} of {message.topic}")
+    return (
+        f'{{"t":"{_instant_text(clock.start, stamp_s)}","stamp_s":{stamp_s!r},"value":{value!r},'
+        f'"unit":{_to_text(message.unit)},"seq":{message.sequence},"step":{message.step},"run":{_to_text(run)}}}'
     ).encode()
+
+
+@lru_cache(maxsize=64)
+def _instant_text(start: datetime, stamp_s: float) -> str:
+    """The messages of a step bear hardly more than one stamp."""
+    return (start + timedelta(seconds=stamp_s)).isoformat(timespec="microseconds")
 
 
 def decode(topic: str, payload: bytes, run: str) -> Message | None:
@@ -92,7 +97,8 @@ def _is_pair(entry: object) -> bool:
 
 def _own_fields(payload: bytes, run: str) -> dict[str, Any] | None:
     try:
-        fields = json.loads(payload)
+        text = payload.decode()
+        fields, end = _from_text(text)
     except (ValueError, RecursionError):
         return None
-    return fields if isinstance(fields, dict) and fields.get("run") == run else None
+    return fields if end == len(text) and isinstance(fields, dict) and fields.get("run") == run else None

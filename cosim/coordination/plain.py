@@ -46,6 +46,8 @@ def _shallow(value: Any) -> Any:
     """What JSON is to write for a value that it does not know."""
     if isinstance(value, np.ndarray):
         return base64.b64encode(value.tobytes()).decode()
+    if isinstance(value, Enum):
+        return value.value
     kind: Any = type(value)
     names = _parts(kind)
     if names is None:

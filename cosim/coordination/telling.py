@@ -55,6 +55,11 @@ class Own:
         """All its bids."""
         return _with_members(self, self.bids)
 
+    @cached_property
+    def places(self) -> tuple[str, ...]:
+        """The area of each of its bids, empty at transmission."""
+        return tuple(place_of(bid, self.resources) for bid in self.bids)
+
 
 def own_body(kind: MessageType, own: Own, receiver: str, sides: frozenset[str]) -> Body:
     """What a party says at the gate; ``sides``: whose bids the receiver gets (D, T)."""
@@ -82,11 +87,11 @@ def own_body(kind: MessageType, own: Own, receiver: str, sides: frozenset[str]) 
 def _offered(own: Own, receiver: str, sides: frozenset[str]) -> Offered:
     """Bids that a party gets as they are: a DSO those of its area."""
     area = receiver.partition(":")[2]
-    bids = []
-    for bid in own.bids:
-        place = place_of(bid, own.resources)
-        if ("D" if place else "T") in sides and area in ("", place):
-            bids.append(bid)
+    bids = [
+        bid
+        for bid, place in zip(own.bids, own.places, strict=True)
+        if ("D" if place else "T") in sides and area in ("", place)
+    ]
     return own.offered if len(bids) == len(own.bids) else _with_members(own, bids)
 
 

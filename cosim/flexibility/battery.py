@@ -49,11 +49,11 @@ class Battery:
         """What idling takes meanwhile cannot be discharged, and makes room to charge."""
         unit = self.unit
         e_kwh = state.e_kwh - energy_kwh(unit.idling_kw, duration_s)
-        low_kw, high_kw = limits_kw(unit, np.array(e_kwh), duration_s)
+        low_kw, high_kw = limits_kw(unit, e_kwh, duration_s)
         return float(low_kw), float(high_kw)
 
     def after(self, state: BatteryState, p_kw: float, now: Conditions, duration_s: float) -> BatteryState:
-        return BatteryState(float(stored_kwh(self.unit, np.array(p_kw), np.array(state.e_kwh), duration_s)))
+        return BatteryState(float(stored_kwh(self.unit, p_kw, state.e_kwh, duration_s)))
 
     def store(
         self, states: Sequence[BatteryState], forecast: Sequence[Conditions], baseline_kw: Floats, mtu_s: int

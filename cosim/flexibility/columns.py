@@ -122,10 +122,10 @@ class Each:
         return tuple(after), np.array(powers)
 
     def bands(self, state: Any, ahead: Sequence[Conditions], mtu_s: int, step_s: int) -> Bands:
-        by_mtu = zip(*map(_each, ahead), strict=True)
+        of_each = zip(*map(_each, ahead), strict=True)
         found = [
-            flexibility_band(device, each, now, mtu_s, step_s)
-            for device, each, now in zip(self.devices, state, by_mtu, strict=True)
+            flexibility_band(device, each, own, mtu_s, step_s)
+            for device, each, own in zip(self.devices, state, of_each, strict=True)
         ]
         baseline_kw = np.array([band.baseline_kw for band in found]).T
         up_kw, down_kw = np.array([band.up_kw for band in found]).T, np.array([band.down_kw for band in found]).T

@@ -22,14 +22,14 @@ def feasible_kw(unit: StorageUnit, p_kw: Floats, e_kwh: Floats, duration_s: floa
     return np.clip(p_kw, low_kw, high_kw)
 
 
-def limits_kw(unit: StorageUnit, e_kwh: Floats, duration_s: float) -> tuple[Floats, Floats]:
+def limits_kw(unit: StorageUnit, e_kwh: Floats | float, duration_s: float) -> tuple[Floats, Floats]:
     """Least and most power [kW] possible for ``duration_s`` [s] from ``e_kwh`` [kWh] stored."""
     room_kw = power_kw(1.0, duration_s) * np.maximum(unit.e_max_kwh - e_kwh, 0.0) / unit.charge_efficiency
     stock_kw = power_kw(1.0, duration_s) * np.maximum(e_kwh - unit.reserve_kwh, 0.0) * unit.discharge_efficiency
     return -np.minimum(unit.p_max_kw, stock_kw), np.minimum(unit.p_max_kw, room_kw)
 
 
-def stored_kwh(unit: StorageUnit, p_kw: Floats, e_kwh: Floats, duration_s: float) -> Floats:
+def stored_kwh(unit: StorageUnit, p_kw: Floats | float, e_kwh: Floats | float, duration_s: float) -> Floats:
     """Energy stored [kWh] after ``duration_s`` [s] at terminal power ``p_kw`` [kW] that is feasible."""
     into_store = np.where(p_kw > 0.0, p_kw * unit.charge_efficiency, p_kw / unit.discharge_efficiency)
     after = e_kwh + energy_kwh(1.0, duration_s) * (into_store - unit.idling_kw)

@@ -263,16 +263,16 @@ def _with_pods(grid: Grid, names: Sequence[str], by_p: _Effect, by_q: _Effect) -
     wide = replace(
         rows,
         pods=(*rows.pods, *names),
-        p_kw=np.append(rows.p_kw, none),
-        q_kvar=np.append(rows.q_kvar, none),
+        p_kw=np.concatenate([rows.p_kw, none]),
+        q_kvar=np.concatenate([rows.q_kvar, none]),
         i_by_p=np.hstack([rows.i_by_p, by_p.i]),
         i_by_q=np.hstack([rows.i_by_q, by_q.i]),
         v_by_p=np.hstack([rows.v_by_p, by_p.v]),
         v_by_q=np.hstack([rows.v_by_q, by_q.v]),
-        head_by_p=np.append(rows.head_by_p, by_p.head),
-        head_by_q=np.append(rows.head_by_q, by_q.head),
+        head_by_p=np.concatenate([rows.head_by_p, by_p.head]),
+        head_by_q=np.concatenate([rows.head_by_q, by_q.head]),
     )
-    q_head = np.append(grid.q_head_by_p, by_p.q_head), np.append(grid.q_head_by_q, by_q.q_head)
+    q_head = np.concatenate([grid.q_head_by_p, by_p.q_head]), np.concatenate([grid.q_head_by_q, by_q.q_head])
     return replace(
         grid, rows=wide, q_head_by_p=q_head[0], q_head_by_q=q_head[1], uncertainty=band and _wider(band, none, none)
     )

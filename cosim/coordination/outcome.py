@@ -73,6 +73,8 @@ SHORT_KW = 1e-4
 
 def merged(stage: str, parts: Sequence[StageOutcome]) -> StageOutcome:
     """The outcome of a stage that was cleared area by area."""
+    if len(parts) == 1:
+        return parts[0]
     together: dict[str, Any] = {"stage": stage, "reason": "; ".join(part.reason for part in parts if part.reason)}
     for each in fields(StageOutcome):
         values = [getattr(part, each.name) for part in parts]

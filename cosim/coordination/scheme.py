@@ -113,7 +113,7 @@ class Scheme(Part):
         """Place of each stage in the order."""
         return {name: k for k, name in enumerate(self.stages)}
 
-    @property
+    @cached_property
     def declared(self) -> frozenset[tuple[str, str, str]]:
         """(type, sender, receiver) of all that may cross."""
         pairs = ((key.split(" to "), types) for key, types in self.messages.items())

@@ -13,6 +13,7 @@ networks", IEEE Trans. Power Systems 33(6), 2018.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +93,7 @@ class LinearNetwork:
         self._reduction = Reduction(network, self.nodes, np.concatenate([chosen, at_head]))
         self._fixed_point = FixedPoint(self._reduction)
         self._share_va = self._reduction.share_va if by == "pod" else self._by_branch()
+        self._share_row = np.repeat(np.arange(self._share_va.shape[0]), np.diff(self._share_va.indptr))
         self._rise = -self._reduction.response
 
     def _by_branch(self) -> scipy.sparse.csr_matrix:
@@ -132,9 +134,9 @@ class LinearNetwork:
     def _own_current(self, u: Complexes) -> scipy.sparse.csr_matrix:
         """Currents [VA] of the branches for each kW of a column at fixed voltages (n_row, n_column)."""
         g = self._reduction.law.factor(np.abs(u[:, None]) ** 2)[:, 0]
-        share = self._share_va
-        va = share.data * np.repeat(g * u, np.diff(share.indptr))
-        return scipy.sparse.csr_matrix((va, share.indices, share.indptr), shape=share.shape)
+        own = copy(self._share_va)  # the same pattern
+        own.data = own.data * (g * u)[self._share_row]
+        return own
 
     def _seen(self, p_kw: Floats, q_kvar: Floats, i: Complexes, i_by_p: Complexes, i_by_q: Complexes) -> Linearisation:
         """What is seen of currents ``i`` (n_row,) [VA] of the branches and their derivatives (n_row, n_column)."""

@@ -43,6 +43,7 @@ class Highs:
     def __init__(self, time_limit_s: float = 60.0, mip_gap: float = 0.0) -> None:
         self._time_limit_s, self._mip_gap = time_limit_s, mip_gap
         self._last: Program | None = None
+        self._presolves = False
 
     @cached_property
     def _highs(self) -> Any:
@@ -76,7 +77,9 @@ class Highs:
             self._grow(self._last, program)
         self._last = program
         integers = bool(program.columns.integer.any())
-        self._highs.setOptionValue("presolve", "on" if integers else "off")
+        if integers != self._presolves:
+            self._highs.setOptionValue("presolve", "on" if integers else "off")
+            self._presolves = integers
         self._highs.setOptionValue("time_limit", self._highs.getRunTime() + self._time_limit_s)  # its clock never stops
         self._highs.run()
         return self._answer(program, integers)

@@ -186,9 +186,9 @@ def _block(making: _Making, b: int, bid: Bid, chosen: int | None) -> None:
 
 def _steps(making: _Making, b: int, bid: Bid, chosen: int | None) -> None:
     case = making.case
-    locked = case.locked.get(bid.id, (0.0,) * case.n_mtu)
+    locked = case.locked.get(bid.id) or (0.0,) * len(bid.quantity_kw)
     for t, (offered, fixed) in enumerate(zip(bid.quantity_kw, locked, strict=True)):
-        used = list[int]()
+        used = []
         for step in bid.steps:
             size = min(step.quantity_kw, offered)
             offered -= size

@@ -20,7 +20,7 @@ class FeederModel:
 
     def __init__(self, network: Unloaded, head: str, i_max_a: Floats, v_min_pu: Floats, v_max_pu: Floats) -> None:
         layout = network.layout
-        self.pods = network.pods
+        self._pods = network.pods
         self._limited_i = np.flatnonzero(~np.isnan(i_max_a))
         limited_v = np.flatnonzero(~(np.isnan(v_min_pu) & np.isnan(v_max_pu)))
         nodes = [layout.nodes[k] for k in limited_v]
@@ -44,7 +44,7 @@ class FeederModel:
         at = p_kw.tobytes(), q_kvar.tobytes()
         if self._last is None or self._last[0] != at:
             model = self._linear.exact(p_kw, q_kvar)
-            self._last = at, (model, network_rows(model, self.pods, self._v_base, *self._limits))
+            self._last = at, (model, network_rows(model, self._pods, self._v_base, *self._limits))
         return self._last[1]
 
     def magnitudes(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> Floats:

@@ -129,12 +129,13 @@ class LocalMarket:
         closed, bids that came later are a fault. Raises BidError with all that is wrong with the book, PowerFlowError,
         MarketError."""
         model, keep = self.model_at(situation.position), list[Mask]()
-        reach_kw = _capability_kw(bids, resources, model.pods, len(situation.p_kw))
         book, solver = Book(tuple(bids), tuple(couplings), tuple(needs)), self._solver()
 
         def in_question() -> Iterator[tuple[NetworkRows, Uncertainty]]:
-            for (network, uncertainty), kw in zip(self._rows(situation), reach_kw, strict=True):
-                keep.append(_in_question(network, uncertainty, kw))
+            reach_kw: list[tuple[Floats, Floats]] = []
+            for t, (network, uncertainty) in enumerate(self._rows(situation)):
+                reach_kw = reach_kw or _capability_kw(bids, resources, network.pods, len(situation.p_kw))
+                keep.append(_in_question(network, uncertainty, reach_kw[t]))
                 yield network_part(network, keep[-1]), uncertainty
 
         def case() -> ClearingCase:  # nothing here keeps it: over a day ahead it is large, and its networks change

@@ -16,7 +16,7 @@ from cosim.grid.measures import Positions
 from cosim.market.feeder_model import FeederModel
 from cosim.market.session import LocalMarket, Situation, registered_kw
 
-_MODELS_KEPT = 32  # one for each combination of positions
+_MODELS_KEPT = 8  # one for each combination of positions: megabytes each, and most are left for good
 
 
 class Network:

@@ -24,7 +24,7 @@ from cosim.io.profiles import history
 from simulators._base import Adapter, Inputs, Output
 
 _QUARTER_HOUR_S = 900  # the history's windows are counted in these
-_FLOWS_KEPT = 64  # load flows kept, one for each combination of taps and capacitors
+_FLOWS_KEPT = 16  # load flows kept, one for each combination of taps and capacitors
 
 
 class Estimator(Adapter):

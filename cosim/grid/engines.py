@@ -19,7 +19,7 @@ from cosim.grid.engine import Engine
 from cosim.grid.measures import Positions
 from cosim.grid.unloaded import Unloaded
 
-_NETWORKS_KEPT = 64  # one for each combination of positions
+_NETWORKS_KEPT = 16  # one for each combination of positions
 
 
 class Engines:

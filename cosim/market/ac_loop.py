@@ -92,6 +92,7 @@ def clear_with_ac(
         case = replace(case, networks=tuple(networks))
         for t, of_mtu in enumerate(checks):
             _tighten(margins[t], MtuNetwork(case, clearing.offers, t), clearing, of_mtu)
+        del clearing  # its networks are as large as the new ones
 
 
 @dataclass(frozen=True)

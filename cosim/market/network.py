@@ -58,16 +58,23 @@ class NetworkRows:
     @cached_property
     def by_p(self) -> Complexes:
         """(n_quantity, n_pod) [A or pu per kW]."""
-        return np.concatenate([self.i_by_p, self.v_by_p])
+        return _joined(self.i_by_p, self.v_by_p)
 
     @cached_property
     def by_q(self) -> Complexes:
         """(n_quantity, n_pod) [A or pu per kvar]."""
-        return np.concatenate([self.i_by_q, self.v_by_q])
+        return _joined(self.i_by_q, self.v_by_q)
 
     def at(self, delta_p_kw: Floats, delta_q_kvar: Floats) -> Complexes:
         """Quantities (n_quantity,) when consumption differs from the schedule by that much (n_pod,)."""
         return np.asarray(self.base + self.by_p @ delta_p_kw + self.by_q @ delta_q_kvar)
+
+
+def _joined(first: Complexes, second: Complexes) -> Complexes:
+    """One after the other; not copied where there is only one, since over a day ahead these are the largest arrays."""
+    if not len(first):
+        return second
+    return np.concatenate([first, second]) if len(second) else first
 
 
 def network_rows(

@@ -6,7 +6,7 @@ unsolved out. The same function clears one market time unit (MTU) in real time a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -128,9 +128,20 @@ class LocalMarket:
         """Buys what keeps all limits and meets all ``needs``, or leaves the least unmet; ``gate_s``: when the gate
         closed, bids that came later are a fault. Raises BidError with all that is wrong with the book, PowerFlowError,
         MarketError."""
-        model, rows = self.model_at(situation.position), self._rows(situation)
-        reach_kw = _capability_kw(bids, resources, rows[0][0].pods, len(rows))
-        keep = [_in_question(network, each, kw) for (network, each), kw in zip(rows, reach_kw, strict=True)]
+        model, keep = self.model_at(situation.position), list[Mask]()
+        book, solver = Book(tuple(bids), tuple(couplings), tuple(needs)), self._solver()
+
+        def in_question() -> Iterator[tuple[NetworkRows, Uncertainty]]:
+            reach_kw: list[tuple[Floats, Floats]] = []
+            for t, (network, uncertainty) in enumerate(self._rows(situation)):
+                reach_kw = reach_kw or _capability_kw(bids, resources, network.pods, len(situation.p_kw))
+                keep.append(_in_question(network, uncertainty, reach_kw[t]))
+                yield network_part(network, keep[-1]), uncertainty
+
+        def case() -> ClearingCase:  # nothing here keeps it: over a day ahead it is large, and its networks change
+            made = self._case(situation, book, resources, tuple(in_question()), gate_s)
+            check_case(made)
+            return made
 
         def linearise(t: int, p_kw: Floats, q_kvar: Floats) -> NetworkRows:
             return network_part(model.linearise(t, p_kw, q_kvar), keep[t])
@@ -138,15 +149,10 @@ class LocalMarket:
         def magnitudes(t: int, p_kw: Floats, q_kvar: Floats) -> Floats:
             return model.magnitudes(t, p_kw, q_kvar)[:, keep[t]]
 
-        part = [(network_part(network, of), each) for (network, each), of in zip(rows, keep, strict=True)]
-        book = Book(tuple(bids), tuple(couplings), tuple(needs))
-        case = self._case(situation, book, resources, part, gate_s)
-        check_case(case)
-        solver = self._solver()
         if self.config.outer_loop:
-            found = clear_with_ac(case, linearise, magnitudes, solver)
+            found = clear_with_ac(case(), linearise, magnitudes, solver)
         else:
-            found = AcClearing(clear(case, solver), 1, (), ())
+            found = AcClearing(clear(case(), solver), 1, (), ())
         clearing = found.clearing
         bought = awards(clearing, self.config.pricing, stage, self.buyer)
         return SessionResult(
@@ -182,7 +188,7 @@ class LocalMarket:
             return (*controls, *(float(at[measure.name]) for measure in measures))
 
         choice = choose_measures(
-            self._case(situation, book, resources, self._rows(situation)),
+            self._case(situation, book, resources, tuple(self._rows(situation))),
             measures,
             start,
             lambda at: self.model_at(position(at)),
@@ -214,14 +220,12 @@ class LocalMarket:
             gate_s=gate_s,
         )
 
-    def _rows(self, situation: Situation) -> list[tuple[NetworkRows, Uncertainty]]:
-        """Network and forecast errors of every MTU."""
+    def _rows(self, situation: Situation) -> Iterator[tuple[NetworkRows, Uncertainty]]:
+        """Network and forecast errors of every MTU, one after the other: together they are large."""
         model = self.model_at(situation.position)
         schedule = zip(situation.p_kw, situation.q_kvar, situation.half_p_kw, situation.half_q_kvar, strict=True)
-        return [
-            (model.linearise(t, p_kw, q_kvar), uncertainty_of(self.config.uncertainty, half_p, half_q, self.kinds))
-            for t, (p_kw, q_kvar, half_p, half_q) in enumerate(schedule)
-        ]
+        for t, (p_kw, q_kvar, half_p, half_q) in enumerate(schedule):
+            yield model.linearise(t, p_kw, q_kvar), uncertainty_of(self.config.uncertainty, half_p, half_q, self.kinds)
 
     def _solver(self) -> Solver:
         if self.config.solver == "highs":

@@ -14,6 +14,7 @@ from cosim.coordination.coordinate import coordinate, parties_of
 from cosim.coordination.messages import message_to_plain, role_of
 from cosim.coordination.party import at_the_gate, step
 from cosim.coordination.read_case import read_case
+from cosim.coordination.scheme import Scheme
 from cosim.errors import MarketError
 from simulators.wire import decode, encode
 
@@ -94,7 +95,8 @@ def test_a_party_waits_until_all_is_there():
 
 def test_what_is_not_declared_does_not_cross():
     made = scheme({"MSL": LOCAL, "MSD": {**GLOBAL, "uses": ["MSL"]}})
-    silent = made.model_copy(update={"messages": {k: v for k, v in made.messages.items() if k != "DSO to TSO"}})
+    left = {pair: kinds for pair, kinds in made.messages.items() if pair != "DSO to TSO"}
+    silent = Scheme.model_validate({**made.model_dump(), "messages": left})
     with pytest.raises(MarketError, match=r"scheme test does not declare RESULT from DSO:area to TSO"):
         coordinate(system(), silent)
 

@@ -87,7 +87,7 @@ def _add(self: TieredTime, interval: TieredDuration) -> TieredTime:
     if len(tiers) != interval.pre_length:
         raise AssertionError(f"a time of {len(tiers)} tiers and an interval from {interval.pre_length}")
     if len(tiers) == 1:
-        return TieredTime(tiers[0] + added[0], *added[1:])
+        return self if added == (0,) else TieredTime(tiers[0] + added[0], *added[1:])
     return TieredTime(*[time + more for time, more in zip(tiers, added[:cutoff], strict=False)], *added[cutoff:])
 
 

@@ -216,9 +216,7 @@ class Settlement(Adapter):
             ("interface", "estimated"): frozen([settled.missing]),
             ("party", LINES.name): [_line_row(line) for line in settled.lines],
             ("party", DELIVERIES.name): [_delivery_row(each) for each in settled.found.deliveries],
-            ("interface", BASELINES.name): [
-                vars(each) | {"t_s": settled.t_s, "paid": float(each.paid)} for each in settled.believed
-            ],
+            ("interface", BASELINES.name): settled.believed.rows(settled.t_s),
             ("interface", ESTIMATES.name): [{"t_s": settled.t_s, "told": told} for told in settled.told],
         }
 

@@ -44,13 +44,15 @@ class Known:
 
 @dataclass(frozen=True)
 class KnownColumns:
-    """What is `Known` of several meters that were called in one MTU: ``past_kw`` (n_past_mtu, n_meter) of those before
-    it, ``schedule_kw``, ``counterfactual_kw`` (n_meter,) in it, NaN where nothing is known; when each was called."""
+    """What is `Known` of several meters that were called in one MTU: when each was; ``past_kw`` (n_past_mtu, n) of the
+    MTUs before it, ``column`` in that of each meter; ``schedule_kw``, ``counterfactual_kw`` (n_meter,) in it; NaN where
+    nothing is known."""
 
     meters: tuple[str, ...]
     period: Period
     order_s: tuple[int, ...]
     past_kw: Floats
+    column: tuple[int, ...]
     schedule_kw: Floats
     counterfactual_kw: Floats
     start: datetime
@@ -59,7 +61,7 @@ class KnownColumns:
 
     def of(self, k: int) -> Known:
         """Of meter number ``k``."""
-        t_s, mtu_s, past_kw = self.period.t_s, self.period.mtu_s, self.past_kw[:, k].tolist()
+        t_s, mtu_s, past_kw = self.period.t_s, self.period.mtu_s, self.past_kw[:, self.column[k]].tolist()
         meter = self.meters[k]
         return Known(
             Series(meter, "measurement", t_s - len(past_kw) * mtu_s, mtu_s, tuple(past_kw)),
@@ -131,10 +133,10 @@ class MeterBefore:
 
     def each_kw(self, known: KnownColumns) -> list[float]:
         found, t_s, mtu_s = [], known.period.t_s, known.period.mtu_s
-        for k, order_s in enumerate(known.order_s):
+        for column, order_s in zip(known.column, known.order_s, strict=True):
             until = len(known.past_kw) + min(0, order_s - t_s) // mtu_s
             enough = until >= self.n_mtu
-            found.append(_mean(known.past_kw[until - self.n_mtu : until, k].tolist()) if enough else math.nan)
+            found.append(_mean(known.past_kw[until - self.n_mtu : until, column].tolist()) if enough else math.nan)
         return found
 
 
@@ -171,7 +173,8 @@ class HighXOfY:
         period, n_past = known.period, len(known.past_kw)
         today = _local_day(known.start, period.t_s + known.utc_offset_s)
         days = _same_sort(today, n_past * period.mtu_s // SECONDS_PER_DAY)
-        shown_kw = known.past_kw[[n_past + -back * SECONDS_PER_DAY // period.mtu_s for back, _ in days]].T.tolist()
+        rows = [n_past + -back * SECONDS_PER_DAY // period.mtu_s for back, _ in days]
+        shown_kw = known.past_kw[rows][:, known.column].T.tolist()
         found = []
         for own_kw, others in zip(shown_kw, known.not_similar, strict=True):
             of_days = zip(own_kw, days, strict=True)

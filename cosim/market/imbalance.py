@@ -95,9 +95,7 @@ def positions(
     drawn_kw = meters.p_kw.tolist()
     scheduled = {each.party: _energies([values_kw(each.scheduled, period)], period) for each in perimeters}
     metered = {party: _energies([drawn_kw[k] for k in rows], period) for party, rows in own.items()}
-    guessed: dict[str, Sequence[bool]] = {
-        party: meters.estimated[rows].any(axis=0).tolist() for party, rows in own.items()
-    }
+    guessed = {party: np.logical_or.reduce(meters.estimated[rows]).tolist() for party, rows in own.items()}
     rest = interface.loss_party
     scheduled[rest] = _rest(interface.scheduled, scheduled.values(), period)
     metered[rest] = _rest(interface.metered, metered.values(), period)

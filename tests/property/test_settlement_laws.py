@@ -284,7 +284,7 @@ def baseline(method, known):
 def test_baselines_of_several_meters_are_those_of_each(seed, gaps, days):
     """To the last bit, and unknown where the method of one meter says what it lacks."""
     rng = np.random.default_rng(seed)
-    n = 5
+    n, column = 5, tuple(rng.permutation(5).tolist())
     past_kw, now_kw = rng.normal(0.0, 9.0, (days * DAY, n)).round(2), rng.normal(0.0, 9.0, (2, n))
     for kw in (past_kw, now_kw):
         kw[rng.random(kw.shape) < gaps] = np.nan
@@ -292,7 +292,7 @@ def test_baselines_of_several_meters_are_those_of_each(seed, gaps, days):
     order_s = tuple((period.t_s - rng.integers(-2 * HOUR, 5 * HOUR, n)).tolist())
     free = [MONDAY.date() + timedelta(days=int(back)) for back in rng.integers(-16, 16, 8)]
     not_similar = tuple(frozenset(day for day in free if rng.random() < 0.5) for _ in range(n))
-    known = KnownColumns((*METERS, "M4"), period, order_s, past_kw, *now_kw, MONDAY, HOUR, not_similar)
+    known = KnownColumns((*METERS, "M4"), period, order_s, past_kw, column, *now_kw, MONDAY, HOUR, not_similar)
     for method in ALL:
         for k, kw in enumerate(method.each_kw(known)):
             try:

@@ -13,7 +13,8 @@ import numpy as np
 from cosim.domain.frames import EventTable, Floats, Message, Signal, frozen
 from cosim.domain.settlement import Call, SettlementLine, from_json, to_json
 from cosim.errors import SimulatorError
-from cosim.market.accounts import Accounts, Kept, Ordered, Settled
+from cosim.market.accounts import Accounts, Kept, Settled
+from cosim.market.called import Ordered
 from cosim.market.delivery import Delivery
 from cosim.market.exact import MONEY_EUR
 from cosim.market.hybrid import Commitment

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from functools import cached_property, lru_cache
 from math import isnan
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from cosim.clock import Clock
 from cosim.domain.frames import Floats, frozen
-from cosim.domain.market import Contract, Direction
+from cosim.domain.market import Contract
 from cosim.domain.settlement import Call, DeliveryTerms, Interface, Perimeter, Period, Series, SettlementLine
 from cosim.errors import ProfileError
 from cosim.market.baselines import METHODS, KnownColumns
+from cosim.market.called import Believed, Ordered, by_pod
 from cosim.market.contracts import in_window
 from cosim.market.delivery import Delivery
 from cosim.market.exact import exact
@@ -33,18 +34,9 @@ from cosim.rng import rng_for
 from cosim.scenario.settlement import SettlementConfig
 from cosim.units import SECONDS_PER_DAY
 
-TRUTH = "model"
 _FALLBACK = "schedule"
 _HEAD = "head"
 _NONE_KW = frozen(np.zeros(0))
-
-
-@dataclass(frozen=True)
-class Ordered:
-    """A call, and when it was ordered [s]."""
-
-    order_s: int
-    call: Call
 
 
 @dataclass(frozen=True)
@@ -71,35 +63,6 @@ class Kept:
     offered_kw: Mapping[str, Floats] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     until_s: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Believed:
-    """Baselines of the PODs called in an MTU, in columns (n_called,): by method, NaN where it lacks something, the
-    method that each is paid by, and the net rise of its injection that was ordered, all [kW]."""
-
-    pods: tuple[str, ...] = ()
-    baseline_kw: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    paid: tuple[str, ...] = ()
-    ordered_kw: tuple[float, ...] = ()
-
-    def rows(self, t_s: int) -> list[dict[str, Any]]:
-        """One for each POD and method that has what it needs. ``bias_kw``: how far the baseline is from what the POD
-        would have drawn without activation, NaN where that is not known."""
-        return [
-            {
-                "pod": pod,
-                "method": method,
-                "baseline_kw": baseline_kw[k],
-                "bias_kw": baseline_kw[k] - self.baseline_kw[TRUTH][k],
-                "ordered_kw": self.ordered_kw[k],
-                "paid": float(method == self.paid[k]),
-                "t_s": t_s,
-            }
-            for k, pod in enumerate(self.pods)
-            for method, baseline_kw in self.baseline_kw.items()
-            if not isnan(baseline_kw[k])
-        ]
 
 
 @dataclass(frozen=True)
@@ -138,13 +101,15 @@ class Accounts:
         nothing = frozen(np.zeros(len(self.pods)))
         return Kept(frozen(scheduled_kw), nothing, nothing, frozen(np.zeros((0, len(self.flexible)))))
 
-    def taken(self, kept: Kept, t_s: int, calls: Iterable[Call], ready: Iterable[Commitment]) -> Kept:
+    def taken(self, kept: Kept, t_s: int, calls: Iterable[Call], ready: Sequence[Commitment]) -> Kept:
         """Calls ordered at ``t_s``, and what contracts have on offer at the gates that close with the step."""
         terms = self._terms
         more = [
             Ordered(t_s, Call(call.award, call.seller, call.direction, call.ordered_kw, terms, call.contract))
             for call in calls
         ]
+        if not (more or ready):
+            return kept
         return replace(kept, ordered=(*kept.ordered, *more), ready_kw=_merged(kept.ready_kw, ready, self.clock.mtu_s))
 
     @cached_property
@@ -171,7 +136,7 @@ class Accounts:
         """The MTU from ``t_s`` on, which has ended; ``next_kw`` (n_pod,) is scheduled for the one that follows."""
         period = Period(t_s, self.clock.mtu_s, 1)
         seen_kw, head_kw = self._read(kept, t_s)
-        calls = [each for each in kept.ordered if _orders(each.call, t_s, period.mtu_s)]
+        calls = [each for each in kept.ordered if each.in_mtu(t_s, period.mtu_s)]
         believed, told = self._believed(kept, period, calls)
         case = self._case(kept, period, seen_kw, head_kw, [each.call for each in calls], believed)
         found = settle(case)
@@ -181,13 +146,12 @@ class Accounts:
         for k in np.flatnonzero(np.isnan(seen_kw)).tolist():
             whole_kw[k] = case.baselines[self.pods[k]].p_kw[0]
         missing = int(np.isnan(seen_kw).sum()) + isnan(head_kw)
-        if not missing:
-            kept = replace(kept, loss_kw=float(head_kw - whole_kw.sum()))
+        loss_kw = kept.loss_kw if missing else float(head_kw - whole_kw.sum())
         mtu = t_s // self.clock.mtu_s
         kept = _over(kept, mtu)
         ready = self._ready(kept, mtu)
         kept = self._watched(kept, t_s, found.deliveries)
-        after = self._after(kept, t_s, next_kw, whole_kw, believed.pods)
+        after = self._after(replace(kept, loss_kw=loss_kw), t_s, next_kw, whole_kw, believed.pods)
         return after, Settled(t_s, found, (*found.lines, *ready), believed, float(gap), missing, (*told, *found.told))
 
     def _read(self, kept: Kept, t_s: int) -> tuple[Floats, float]:
@@ -253,7 +217,7 @@ class Accounts:
     def _believed(self, kept: Kept, period: Period, calls: Sequence[Ordered]) -> tuple[Believed, tuple[str, ...]]:
         """Baselines of the PODs called, by all methods that have what they need. Where the method paid by has not, what
         was declared counts, and that is told."""
-        called = _by_pod(calls, period)
+        called = by_pod(calls, period)
         if not called:
             return Believed(), ()
         known = self._known(kept, period, called)
@@ -370,7 +334,7 @@ class Accounts:
             head_sum_kw=0.0,
             metered_kw=metered_kw,
             called=called,
-            ordered=tuple(each for each in kept.ordered if _end_s(each.call, mtu_s) > t_s + mtu_s),
+            ordered=tuple(each for each in kept.ordered if each.end_s(mtu_s) > t_s + mtu_s),
         )
 
 
@@ -392,28 +356,6 @@ class _Maker:
 @lru_cache(256)
 def _dates(days: tuple[str, ...]) -> frozenset[date]:
     return frozenset([date.fromisoformat(day) for day in days])
-
-
-def _orders(call: Call, t_s: int, mtu_s: int) -> bool:
-    """Whether the MTU from ``t_s`` on is one of its award's."""
-    return call.award.t_s <= t_s < _end_s(call, mtu_s)
-
-
-def _end_s(call: Call, mtu_s: int) -> int:
-    return call.award.t_s + len(call.award.quantity_kw) * mtu_s
-
-
-def _by_pod(calls: Sequence[Ordered], period: Period) -> dict[str, tuple[int, float]]:
-    """PODs of which something was ordered: when first [s], and the net rise of injection [kW]."""
-    found: dict[str, tuple[int, float]] = {}
-    for each in calls:
-        t = (period.t_s - each.call.award.t_s) // period.mtu_s
-        for pod, kw in each.call.ordered_kw:
-            if kw[t] > 0.0:
-                order_s, net_kw = found.get(pod, (each.order_s, 0.0))
-                rise_kw = kw[t] if each.call.direction is Direction.UP else -kw[t]
-                found[pod] = min(order_s, each.order_s), net_kw + rise_kw
-    return found
 
 
 def _merged(

@@ -13,7 +13,8 @@ import numpy as np
 from cosim.domain.frames import EventTable, Floats, Message, Signal, frozen
 from cosim.domain.settlement import Call, SettlementLine, from_json, to_json
 from cosim.errors import SimulatorError
-from cosim.market.accounts import Accounts, Kept, Ordered, Settled
+from cosim.market.accounts import Accounts, Kept, Settled
+from cosim.market.called import Ordered
 from cosim.market.delivery import Delivery
 from cosim.market.exact import MONEY_EUR
 from cosim.market.hybrid import Commitment
@@ -216,9 +217,7 @@ class Settlement(Adapter):
             ("interface", "estimated"): frozen([settled.missing]),
             ("party", LINES.name): [_line_row(line) for line in settled.lines],
             ("party", DELIVERIES.name): [_delivery_row(each) for each in settled.found.deliveries],
-            ("interface", BASELINES.name): [
-                vars(each) | {"t_s": settled.t_s, "paid": float(each.paid)} for each in settled.believed
-            ],
+            ("interface", BASELINES.name): settled.believed.rows(settled.t_s),
             ("interface", ESTIMATES.name): [{"t_s": settled.t_s, "told": told} for told in settled.told],
         }
 

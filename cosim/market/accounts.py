@@ -9,40 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import isnan
+from typing import Literal
 
 import numpy as np
 
 from cosim.clock import Clock
 from cosim.domain.frames import Floats, frozen
-from cosim.domain.market import Contract, Direction
+from cosim.domain.market import Contract
 from cosim.domain.settlement import Call, DeliveryTerms, Interface, Perimeter, Period, Series, SettlementLine
 from cosim.errors import ProfileError
-from cosim.market.baselines import METHODS, Known
+from cosim.market.baselines import METHODS, KnownColumns
+from cosim.market.called import Believed, Ordered, by_pod
 from cosim.market.contracts import in_window
 from cosim.market.delivery import Delivery
 from cosim.market.exact import exact
 from cosim.market.hybrid import Commitment
 from cosim.market.imbalance import closing_gaps
+from cosim.market.metering import Meters
 from cosim.market.payments import Payment, Readiness, availability, lines
 from cosim.market.settlement import Settlement, SettlementCase, SettlementRules, settle
 from cosim.rng import rng_for
 from cosim.scenario.settlement import SettlementConfig
 from cosim.units import SECONDS_PER_DAY
 
-TRUTH = "model"
 _FALLBACK = "schedule"
 _HEAD = "head"
 _NONE_KW = frozen(np.zeros(0))
-
-
-@dataclass(frozen=True)
-class Ordered:
-    """A call, and when it was ordered [s]."""
-
-    order_s: int
-    call: Call
 
 
 @dataclass(frozen=True)
@@ -72,19 +66,6 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Believed:
-    """The baseline of a called POD by a method, how far it is from what the POD would have drawn without activation
-    (NaN where that is not known), and the net rise of its injection that was ordered, all [kW]."""
-
-    pod: str
-    method: str
-    baseline_kw: float
-    bias_kw: float
-    ordered_kw: float
-    paid: bool
-
-
-@dataclass(frozen=True)
 class Settled:
     """An MTU: its settlement, baselines of all methods, and by how much the imbalances miss the metered interface
     [kWh], NaN if that was not metered. ``missing``: values that were not metered. ``lines``: also of contracts whose
@@ -94,7 +75,7 @@ class Settled:
     t_s: int
     found: Settlement
     lines: tuple[SettlementLine, ...]
-    believed: tuple[Believed, ...]
+    believed: Believed
     closing_kwh: float
     missing: int
     told: tuple[str, ...]
@@ -120,9 +101,15 @@ class Accounts:
         nothing = frozen(np.zeros(len(self.pods)))
         return Kept(frozen(scheduled_kw), nothing, nothing, frozen(np.zeros((0, len(self.flexible)))))
 
-    def taken(self, kept: Kept, t_s: int, calls: Iterable[Call], ready: Iterable[Commitment]) -> Kept:
+    def taken(self, kept: Kept, t_s: int, calls: Iterable[Call], ready: Sequence[Commitment]) -> Kept:
         """Calls ordered at ``t_s``, and what contracts have on offer at the gates that close with the step."""
-        more = tuple(Ordered(t_s, replace(call, terms=self._terms)) for call in calls)
+        terms = self._terms
+        more = [
+            Ordered(t_s, Call(call.award, call.seller, call.direction, call.ordered_kw, terms, call.contract))
+            for call in calls
+        ]
+        if not (more or ready):
+            return kept
         return replace(kept, ordered=(*kept.ordered, *more), ready_kw=_merged(kept.ready_kw, ready, self.clock.mtu_s))
 
     @cached_property
@@ -149,7 +136,7 @@ class Accounts:
         """The MTU from ``t_s`` on, which has ended; ``next_kw`` (n_pod,) is scheduled for the one that follows."""
         period = Period(t_s, self.clock.mtu_s, 1)
         seen_kw, head_kw = self._read(kept, t_s)
-        calls = [each for each in kept.ordered if _orders(each.call, t_s, period.mtu_s)]
+        calls = [each for each in kept.ordered if each.in_mtu(t_s, period.mtu_s)]
         believed, told = self._believed(kept, period, calls)
         case = self._case(kept, period, seen_kw, head_kw, [each.call for each in calls], believed)
         found = settle(case)
@@ -159,13 +146,12 @@ class Accounts:
         for k in np.flatnonzero(np.isnan(seen_kw)).tolist():
             whole_kw[k] = case.baselines[self.pods[k]].p_kw[0]
         missing = int(np.isnan(seen_kw).sum()) + isnan(head_kw)
-        if not missing:
-            kept = replace(kept, loss_kw=float(head_kw - whole_kw.sum()))
+        loss_kw = kept.loss_kw if missing else float(head_kw - whole_kw.sum())
         mtu = t_s // self.clock.mtu_s
         kept = _over(kept, mtu)
         ready = self._ready(kept, mtu)
         kept = self._watched(kept, t_s, found.deliveries)
-        after = self._after(kept, t_s, next_kw, whole_kw, calls)
+        after = self._after(replace(kept, loss_kw=loss_kw), t_s, next_kw, whole_kw, believed.pods)
         return after, Settled(t_s, found, (*found.lines, *ready), believed, float(gap), missing, (*told, *found.told))
 
     def _read(self, kept: Kept, t_s: int) -> tuple[Floats, float]:
@@ -184,24 +170,13 @@ class Accounts:
         seen_kw: Floats,
         head_kw: float,
         calls: Sequence[Call],
-        believed: Sequence[Believed],
+        believed: Believed,
     ) -> SettlementCase:
         config, scheduled_kw = self.config, kept.scheduled_kw.tolist()
         series = _Maker(period)
-        baselines = {
-            pod: series.of(pod, "schedule", kw)
-            for pod, kw, seen in zip(self.pods, scheduled_kw, seen_kw.tolist(), strict=True)
-            if isnan(seen)
-        }
-        baselines |= {each.pod: series.of(each.pod, "baseline", each.baseline_kw) for each in believed if each.paid}
-        of_brp: dict[str, list[int]] = {}
-        for k, brp in enumerate(self.brps):
-            of_brp.setdefault(brp, []).append(k)
         perimeters = tuple(
-            Perimeter(
-                brp, tuple(self.pods[k] for k in own), series.of(brp, "schedule", sum(scheduled_kw[k] for k in own))
-            )
-            for brp, own in of_brp.items()
+            Perimeter(brp, pods, series.of(brp, "schedule", sum([scheduled_kw[k] for k in rows])))
+            for brp, pods, rows in self._perimeters
         )
         interface = Interface(
             series.of(_HEAD, "schedule", sum(scheduled_kw) + kept.loss_kw),
@@ -212,8 +187,8 @@ class Accounts:
         return SettlementCase(
             period,
             tuple(calls),
-            {pod: series.of(pod, "measurement", kw) for pod, kw in zip(self.pods, seen_kw.tolist(), strict=True)},
-            baselines,
+            series.meters("measurement", self.pods, seen_kw),
+            self._baselines(kept, series, seen_kw, believed),
             perimeters=perimeters,
             interface=interface,
             imbalance_price=(config.imbalance_eur_per_kwh,),
@@ -222,39 +197,56 @@ class Accounts:
             rules=SettlementRules(config.imbalance_party, config.correction),
         )
 
-    def _believed(
-        self, kept: Kept, period: Period, calls: Sequence[Ordered]
-    ) -> tuple[tuple[Believed, ...], tuple[str, ...]]:
+    def _baselines(self, kept: Kept, series: _Maker, seen_kw: Floats, believed: Believed) -> Mapping[str, Series]:
+        """Of PODs called, and what was declared of those not metered."""
+        paid_kw = [believed.baseline_kw[method][k] for k, method in enumerate(believed.paid)]
+        called = series.meters("baseline", believed.pods, np.array(paid_kw))
+        unseen = np.flatnonzero(np.isnan(seen_kw)).tolist()
+        if not unseen:
+            return called
+        return {self.pods[k]: series.of(self.pods[k], "schedule", kept.scheduled_kw[k]) for k in unseen} | dict(called)
+
+    @cached_property
+    def _perimeters(self) -> tuple[tuple[str, tuple[str, ...], tuple[int, ...]], ...]:
+        """Each BRP with its PODs and their places."""
+        of_brp: dict[str, list[int]] = {}
+        for k, brp in enumerate(self.brps):
+            of_brp.setdefault(brp, []).append(k)
+        return tuple((brp, tuple([self.pods[k] for k in own]), tuple(own)) for brp, own in of_brp.items())
+
+    def _believed(self, kept: Kept, period: Period, calls: Sequence[Ordered]) -> tuple[Believed, tuple[str, ...]]:
         """Baselines of the PODs called, by all methods that have what they need. Where the method paid by has not, what
         was declared counts, and that is told."""
-        found: list[Believed] = []
-        told: list[str] = []
-        called = _by_pod(calls, period)
-        past_kw = self._past_kw(kept, period) if called else kept.metered_kw
-        for pod, (order_s, ordered_kw) in called.items():
-            known = self._known(kept, period, pod, past_kw)
-            values: dict[str, float] = {}
-            for name, method in METHODS.items():
-                try:
-                    values[name] = method.p_kw(known, period, order_s)[0]
-                except ProfileError as lacking:
-                    if name == self.config.baseline:
-                        why = "; ".join(fault.problem for fault in lacking.faults)
-                        told.append(f"baseline of {pod} at {period.t_s} s: {why}; taken from the {_FALLBACK}")
-            paid = self.config.baseline if self.config.baseline in values else _FALLBACK
-            truth_kw = values.get(TRUTH, float("nan"))
-            found += [Believed(pod, name, kw, kw - truth_kw, ordered_kw, name == paid) for name, kw in values.items()]
-        return tuple(found), tuple(told)
+        called = by_pod(calls, period)
+        if not called:
+            return Believed(), ()
+        known = self._known(kept, period, called)
+        found = {name: method.each_kw(known) for name, method in METHODS.items()}
+        own, told = self.config.baseline, []
+        lacking = [k for k, kw in enumerate(found[own]) if isnan(kw)]
+        for k in lacking:
+            try:
+                METHODS[own].p_kw(known.of(k), period, known.order_s[k])
+            except ProfileError as lack:
+                why = "; ".join(fault.problem for fault in lack.faults)
+                told.append(f"baseline of {known.meters[k]} at {period.t_s} s: {why}; taken from the {_FALLBACK}")
+        paid = tuple([_FALLBACK if k in lacking else own for k in range(len(called))])
+        return Believed(known.meters, found, paid, tuple([kw for _, kw in called.values()])), tuple(told)
 
-    def _known(self, kept: Kept, period: Period, pod: str, past_kw: Floats) -> Known:
-        k, series = self._place[pod], _Maker(period)
-        return Known(
-            _Meter(pod, period.t_s, period.mtu_s, past_kw, self.flexible.index(pod)),
-            series.of(pod, "schedule", float(kept.scheduled_kw[k])),
-            series.of(pod, "forecast", float(kept.free_sum_kw[k] / self.clock.steps_per_mtu)),
+    def _known(self, kept: Kept, period: Period, called: Mapping[str, tuple[int, float]]) -> KnownColumns:
+        places = [self._place[pod] for pod in called]
+        nothing: frozenset[date] = frozenset()
+        return KnownColumns(
+            tuple(called),
+            period,
+            tuple([order_s for order_s, _ in called.values()]),
+            self._past_kw(kept, period),
+            tuple([self._place_flexible[pod] for pod in called]),
+            kept.scheduled_kw[places],
+            kept.free_sum_kw[places] / self.clock.steps_per_mtu,
             self.clock.start,
             self.utc_offset_s,
-            frozenset(date.fromisoformat(day) for day in kept.called.get(pod, ())),
+            tuple([_dates(kept.called[pod]) if pod in kept.called else nothing for pod in called]),
         )
 
     def _past_kw(self, kept: Kept, period: Period) -> Floats:
@@ -280,6 +272,10 @@ class Accounts:
     @cached_property
     def _place(self) -> Mapping[str, int]:
         return {pod: k for k, pod in enumerate(self.pods)}
+
+    @cached_property
+    def _place_flexible(self) -> Mapping[str, int]:
+        return {pod: k for k, pod in enumerate(self.flexible)}
 
     @cached_property
     def _places(self) -> list[int]:
@@ -318,7 +314,8 @@ class Accounts:
         until_s |= dict.fromkeys(again, end_s + self.config.suspension_days * SECONDS_PER_DAY)
         return replace(kept, failed=failed | dict.fromkeys(again, 0), until_s=until_s)
 
-    def _after(self, kept: Kept, t_s: int, next_kw: Floats, whole_kw: Floats, calls: Sequence[Ordered]) -> Kept:
+    def _after(self, kept: Kept, t_s: int, next_kw: Floats, whole_kw: Floats, pods: Iterable[str]) -> Kept:
+        """``pods``: those called."""
         nothing, mtu_s = frozen(np.zeros(len(self.pods))), self.clock.mtu_s
         now_kw = whole_kw[self._places]
         longest = self.days * SECONDS_PER_DAY // mtu_s
@@ -327,7 +324,7 @@ class Accounts:
         called = dict(kept.called)
         local = self.clock.instant(t_s + self.utc_offset_s).date()
         today, oldest = local.isoformat(), (local - timedelta(days=self.days)).isoformat()
-        for pod in _by_pod(calls, Period(t_s, mtu_s, 1)):
+        for pod in pods:
             called[pod] = (*(day for day in called.get(pod, ()) if oldest <= day < today), today)
         return replace(
             kept,
@@ -337,65 +334,28 @@ class Accounts:
             head_sum_kw=0.0,
             metered_kw=metered_kw,
             called=called,
-            ordered=tuple(each for each in kept.ordered if _end_s(each.call, mtu_s) > t_s + mtu_s),
+            ordered=tuple(each for each in kept.ordered if each.end_s(mtu_s) > t_s + mtu_s),
         )
 
 
 @dataclass(frozen=True)
-class _Meter:
-    """What the meter of a POD showed up to ``end_s``: column ``k`` of ``past_kw`` (n_mtu, n); see
-    `cosim.market.metering.Metered`."""
-
-    owner: str
-    end_s: int
-    mtu_s: int
-    past_kw: Floats
-    k: int
-    kind: str = "measurement"
-
-    @cached_property
-    def t_s(self) -> int:
-        return self.end_s - len(self.past_kw) * self.mtu_s
-
-    def values(self, t_s: int, n_mtu: int) -> list[float | None]:
-        first, n = (t_s - self.t_s) // self.mtu_s, len(self.past_kw)
-        if first >= 0 and first + n_mtu <= n:
-            found: list[float | None] = self.past_kw[first : first + n_mtu, self.k].tolist()
-            return found
-        return [float(self.past_kw[t, self.k]) if 0 <= t < n else None for t in range(first, first + n_mtu)]
-
-
-@dataclass(frozen=True)
 class _Maker:
-    """Makes series of one value."""
+    """Makes series of one value, and columns of such."""
 
     period: Period
+
+    def meters(self, kind: Literal["baseline", "measurement"], names: tuple[str, ...], kw: Floats) -> Meters:
+        """``kw`` (n_meter,)."""
+        return Meters(kind, names, self.period, kw[:, None], np.zeros((len(names), 1), dtype=np.bool_))
 
     def of(self, owner: str, kind: str, kw: float) -> Series:
         value = None if isnan(kw) else float(kw)
         return Series(owner, kind, self.period.t_s, self.period.mtu_s, (value,), (False,))  # type: ignore[arg-type]
 
 
-def _orders(call: Call, t_s: int, mtu_s: int) -> bool:
-    """Whether the MTU from ``t_s`` on is one of its award's."""
-    return call.award.t_s <= t_s < _end_s(call, mtu_s)
-
-
-def _end_s(call: Call, mtu_s: int) -> int:
-    return call.award.t_s + len(call.award.quantity_kw) * mtu_s
-
-
-def _by_pod(calls: Sequence[Ordered], period: Period) -> dict[str, tuple[int, float]]:
-    """PODs of which something was ordered: when first [s], and the net rise of injection [kW]."""
-    found: dict[str, tuple[int, float]] = {}
-    for each in calls:
-        t = (period.t_s - each.call.award.t_s) // period.mtu_s
-        for pod, kw in each.call.ordered_kw:
-            if kw[t] > 0.0:
-                order_s, net_kw = found.get(pod, (each.order_s, 0.0))
-                rise_kw = kw[t] if each.call.direction is Direction.UP else -kw[t]
-                found[pod] = min(order_s, each.order_s), net_kw + rise_kw
-    return found
+@lru_cache(256)
+def _dates(days: tuple[str, ...]) -> frozenset[date]:
+    return frozenset([date.fromisoformat(day) for day in days])
 
 
 def _merged(

@@ -42,13 +42,47 @@ class Known:
     not_similar: frozenset[date] = frozenset()
 
 
+@dataclass(frozen=True)
+class KnownColumns:
+    """What is `Known` of several meters that were called in one MTU: when each was; ``past_kw`` (n_past_mtu, n) of the
+    MTUs before it, ``column`` in that of each meter; ``schedule_kw``, ``counterfactual_kw`` (n_meter,) in it; NaN where
+    nothing is known."""
+
+    meters: tuple[str, ...]
+    period: Period
+    order_s: tuple[int, ...]
+    past_kw: Floats
+    column: tuple[int, ...]
+    schedule_kw: Floats
+    counterfactual_kw: Floats
+    start: datetime
+    utc_offset_s: int
+    not_similar: tuple[frozenset[date], ...]
+
+    def of(self, k: int) -> Known:
+        """Of meter number ``k``."""
+        t_s, mtu_s, past_kw = self.period.t_s, self.period.mtu_s, self.past_kw[:, self.column[k]].tolist()
+        meter = self.meters[k]
+        return Known(
+            Series(meter, "measurement", t_s - len(past_kw) * mtu_s, mtu_s, tuple(past_kw)),
+            Series(meter, "schedule", t_s, mtu_s, (float(self.schedule_kw[k]),)),
+            Series(meter, "forecast", t_s, mtu_s, (float(self.counterfactual_kw[k]),)),
+            self.start,
+            self.utc_offset_s,
+            self.not_similar[k],
+        )
+
+
 class Baseline(Protocol):
     """A method: the baseline (n_mtu,) [kW] of the MTUs of an activation that was ordered at ``order_s``.
 
-    Raises ProfileError naming what it needs and does not have.
+    ``p_kw`` raises ProfileError naming what it needs and does not have. ``each_kw`` is the same of meters called in one
+    MTU (n_meter,), NaN for those of which it lacks something.
     """
 
     def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]: ...
+
+    def each_kw(self, known: KnownColumns) -> list[float]: ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +92,10 @@ class Schedule:
     def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
         return values_kw(_present(known, known.schedule, "schedule"), period)
 
+    def each_kw(self, known: KnownColumns) -> list[float]:
+        found: list[float] = known.schedule_kw.tolist()
+        return found
+
 
 @dataclass(frozen=True)
 class Counterfactual:
@@ -66,6 +104,10 @@ class Counterfactual:
     def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
         return values_kw(_present(known, known.counterfactual, "simulation without activation"), period)
 
+    def each_kw(self, known: KnownColumns) -> list[float]:
+        found: list[float] = known.counterfactual_kw.tolist()
+        return found
+
 
 @dataclass(frozen=True)
 class Zero:
@@ -73,6 +115,9 @@ class Zero:
 
     def p_kw(self, known: Known, period: Period, order_s: int) -> tuple[float, ...]:
         return (0.0,) * period.n_mtu
+
+    def each_kw(self, known: KnownColumns) -> list[float]:
+        return [0.0] * len(known.meters)
 
 
 @dataclass(frozen=True)
@@ -85,6 +130,14 @@ class MeterBefore:
         late_s = max(0, period.t_s - order_s)
         ended = Period(period.t_s - -(-late_s // period.mtu_s) * period.mtu_s, period.mtu_s, 0)
         return (_mean(values_kw(known.measured, ended.before(self.n_mtu))),) * period.n_mtu
+
+    def each_kw(self, known: KnownColumns) -> list[float]:
+        found, t_s, mtu_s = [], known.period.t_s, known.period.mtu_s
+        for column, order_s in zip(known.column, known.order_s, strict=True):
+            until = len(known.past_kw) + min(0, order_s - t_s) // mtu_s
+            enough = until >= self.n_mtu
+            found.append(_mean(known.past_kw[until - self.n_mtu : until, column].tolist()) if enough else math.nan)
+        return found
 
 
 @dataclass(frozen=True)
@@ -113,6 +166,28 @@ class HighXOfY:
             ratio = math.fsum(values_kw(known.measured, window)) / before
             factor = min(max(ratio, 1.0 - self.adjust_max), 1.0 + self.adjust_max)
         return tuple(factor * value for value in base)
+
+    def each_kw(self, known: KnownColumns) -> list[float]:
+        if self.adjust_mtu:
+            return [self._one_kw(known, k) for k in range(len(known.meters))]
+        period, n_past = known.period, len(known.past_kw)
+        today = _local_day(known.start, period.t_s + known.utc_offset_s)
+        days = _same_sort(today, n_past * period.mtu_s // SECONDS_PER_DAY)
+        rows = [n_past + -back * SECONDS_PER_DAY // period.mtu_s for back, _ in days]
+        shown_kw = known.past_kw[rows][:, known.column].T.tolist()
+        found = []
+        for own_kw, others in zip(shown_kw, known.not_similar, strict=True):
+            of_days = zip(own_kw, days, strict=True)
+            similar_kw = [kw for kw, (_, day) in of_days if not math.isnan(kw) and day not in others][: self.y]
+            enough = len(similar_kw) >= self.x
+            found.append(_mean(sorted(similar_kw, reverse=True)[: self.x]) if enough else math.nan)
+        return found
+
+    def _one_kw(self, known: KnownColumns, k: int) -> float:
+        try:
+            return self.p_kw(known.of(k), known.period, known.order_s[k])[0]
+        except ProfileError:
+            return math.nan
 
     def _days(self, known: Known, period: Period, window: Period) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
         """What each similar day, the last first, shows in the same MTUs and in those before the order."""
@@ -190,10 +265,14 @@ def _present(known: Known, series: Series | None, what: str) -> Series:
 
 def _similar_days(known: Known, period: Period) -> Iterator[int]:
     """How long ago [s] days of the same sort are, the last first, as far back as there are measurements."""
-    today = (known.start + timedelta(seconds=period.t_s + known.utc_offset_s)).date()
+    today = _local_day(known.start, period.t_s + known.utc_offset_s)
     for back, day in _same_sort(today, (period.t_s - known.measured.t_s) // SECONDS_PER_DAY):
         if day not in known.not_similar:
             yield back * SECONDS_PER_DAY
+
+
+def _local_day(start: datetime, local_s: int) -> date:
+    return (start + timedelta(seconds=local_s)).date()
 
 
 @lru_cache(8)

@@ -6,6 +6,7 @@ the deviation exactly; what a portfolio's meters gave counts together before it 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Final
 
+import numpy as np
+
 from cosim.domain.market import Direction
 from cosim.domain.settlement import Call, Period, Series
 from cosim.errors import BidError, Fault
 from cosim.market.exact import NOTHING, energy, energy_of, exact, total
-from cosim.market.metering import values_kw
+from cosim.market.metering import Meters, columns, values_kw
 from cosim.units import SECONDS_PER_DAY
 
 _SPLIT_KW: Final = 1e-6
@@ -46,23 +49,23 @@ class Delivery:
 
     @cached_property
     def awarded(self) -> Fraction:
-        return total(share.ordered for share in self.shares)
+        return total([share.ordered for share in self.shares])
 
     @cached_property
     def given(self) -> Fraction:
         """Against the baseline, also beyond the award or the wrong way."""
-        return total(share.given for share in self.shares)
+        return total([share.given for share in self.shares])
 
     @cached_property
     def delivered(self) -> Fraction:
         """What is paid: no more than the award, no less than nothing."""
-        return min(max(self.given, NOTHING), self.awarded)
+        return min(self.given, self.awarded) if self.given.numerator > 0 else NOTHING
 
     @cached_property
     def short(self) -> Fraction:
         """Missing beyond the tolerance."""
         got = self.given if self.call.terms.basis == "raw" else self.delivered
-        if got >= self.awarded:
+        if self.given >= self.awarded:
             return NOTHING
         return max(NOTHING, self.awarded * (1 - exact(self.call.terms.tolerance)) - got)
 
@@ -95,11 +98,11 @@ def _call_faults(call: Call) -> Iterator[Fault]:
     for meter, kw in call.ordered_kw:
         if len(kw) != n_mtu:
             yield Fault(f"the order to {meter} has other MTUs", key=key, value=str(len(kw)), allowed=str(n_mtu))
-        if not all(0.0 <= each < float("inf") for each in kw):
+        if not (min(kw, default=0.0) >= 0.0 and sum(kw) < math.inf):
             yield Fault(f"the order to {meter} must be numbers, 0 kW or more", key=key, value=str(kw))
-    if all(len(kw) == n_mtu for _, kw in call.ordered_kw):
+    if {len(kw) for _, kw in call.ordered_kw} <= {n_mtu}:
         for t, quantity in enumerate(call.award.quantity_kw):
-            ordered = sum(kw[t] for _, kw in call.ordered_kw)
+            ordered = sum([kw[t] for _, kw in call.ordered_kw])
             if not abs(ordered - quantity) <= _SPLIT_KW:
                 value, allowed = f"{ordered:g} kW", f"{quantity:g} kW awarded"
                 yield Fault(f"orders do not add up to the award in MTU {t}", key=key, value=value, allowed=allowed)
@@ -123,7 +126,7 @@ def deliveries(
     """
     check_calls(calls)
     orders = _orders(period, calls)
-    meters = {meter: [t for t, of_mtu in orders.items() if meter in of_mtu] for meter in _meters(orders)}
+    meters = _meters(orders)
     faults = [
         Fault(f"no {what} of a meter that was called", key=f"meter {meter}")
         for meter in meters
@@ -132,14 +135,12 @@ def deliveries(
     ]
     if faults:
         raise BidError(faults)
-    up = {meter: _raised(measured[meter], baselines[meter], period, called) for meter, called in meters.items()}
-    flags = {meter: measured[meter].over(period).estimated for meter in meters}
+    drawn = columns("measurement", measured, period, meters)
+    raised = _raised(drawn, columns("baseline", baselines, period, meters), meters, (measured, baselines))
+    flags = np.argwhere(drawn.estimated).tolist() if drawn.estimated.any() else []
+    guessed = {(drawn.names[k], t) for k, t in flags}
     return tuple(
-        delivery
-        for t, ordered in orders.items()
-        for delivery in _of_mtu(
-            calls, period, t, ordered, {m: up[m][t] for m in ordered}, {m for m in ordered if flags[m][t]}
-        )
+        [each for t, ordered in orders.items() for each in _of_mtu(calls, period, t, ordered, raised, guessed)]
     )
 
 
@@ -160,14 +161,30 @@ def _orders(period: Period, calls: Sequence[Call]) -> Mapping[int, Mapping[str, 
     return dict(sorted(found.items()))
 
 
-def _meters(orders: Mapping[int, Mapping[str, Mapping[int, Fraction]]]) -> Mapping[str, None]:
-    return dict.fromkeys(meter for of_mtu in orders.values() for meter in of_mtu)
+def _meters(orders: Mapping[int, Mapping[str, Mapping[int, Fraction]]]) -> Mapping[str, list[int]]:
+    """MTUs in which something was ordered from each meter."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for t, of_mtu in orders.items():
+        for meter in of_mtu:
+            found[meter].append(t)
+    return found
 
 
-def _raised(measured: Series, baseline: Series, period: Period, mtus: Sequence[int]) -> Mapping[int, Fraction]:
-    """Energy [kWh] by which a meter's injection was above its baseline in some MTUs: the sign of an activation UP."""
-    drawn, free = (values_kw(series, period, mtus) for series in (measured, baseline))
-    return {t: energy_of((b, -m), period.mtu_s) for t, m, b in zip(mtus, drawn, free, strict=True)}
+def _raised(
+    drawn: Meters, free: Meters, meters: Mapping[str, list[int]], known: tuple[Mapping[str, Series], ...]
+) -> Mapping[tuple[str, int], Fraction]:
+    """Energy [kWh] by which a meter's injection was above its baseline, by meter and MTU in which something was ordered
+    from it: the sign of an activation UP. Raises ProfileError naming MTUs without a value in what is ``known``."""
+    found: dict[tuple[str, int], Fraction] = {}
+    drawn_kw, free_kw, mtu_s = drawn.p_kw.tolist(), free.p_kw.tolist(), drawn.period.mtu_s
+    for meter, mtus in meters.items():
+        seen_kw, would_kw = drawn_kw[drawn.place[meter]], free_kw[free.place[meter]]
+        for t in mtus:
+            if math.isnan(seen_kw[t] + would_kw[t]):
+                for series in known:
+                    values_kw(series[meter], drawn.period, mtus)
+            found[meter, t] = energy_of((would_kw[t], -seen_kw[t]), mtu_s)
+    return found
 
 
 def signed(direction: Direction, kwh: Fraction) -> Fraction:
@@ -180,16 +197,19 @@ def _of_mtu(
     period: Period,
     t: int,
     ordered: Mapping[str, Mapping[int, Fraction]],
-    raised: Mapping[str, Fraction],
-    estimated: Collection[str],
+    raised: Mapping[tuple[str, int], Fraction],
+    guessed: Collection[tuple[str, int]],
 ) -> Iterator[Delivery]:
-    given = {meter: _given(calls, own, raised[meter]) for meter, own in ordered.items()}
-    for k in sorted({k for own in ordered.values() for k in own}):
+    shares: dict[int, list[MeterShare]] = defaultdict(list)
+    for meter, own in ordered.items():
+        for k, given in _given(calls, own, raised[meter, t]).items():
+            shares[k].append(MeterShare(meter, own[k], given))
+    for k, of_call in sorted(shares.items()):
         award, t_s = calls[k].award, period.begins[t]
         of_award = (t_s - award.t_s) // period.mtu_s
         price, asked = exact(award.price_eur_per_kwh[of_award]), exact(award.bid_price_eur_per_kwh[of_award])
-        shares = tuple(MeterShare(m, own[k], given[m][k]) for m, own in ordered.items() if k in own)
-        yield Delivery(calls[k], t_s, price, asked, shares, any(share.meter in estimated for share in shares))
+        estimated = bool(guessed) and any((share.meter, t) in guessed for share in of_call)
+        yield Delivery(calls[k], t_s, price, asked, tuple(of_call), estimated)
 
 
 def _given(calls: Sequence[Call], ordered: Mapping[int, Fraction], raised: Fraction) -> dict[int, Fraction]:

@@ -22,13 +22,17 @@ _HOUR_S: Final = 3600
 @lru_cache(maxsize=1024)
 def exact(value: float) -> Fraction:
     """The number that ``value`` prints as: 0.1 is one tenth. Raises ValueError unless it is finite."""
-    return Fraction(_decimal(value))
+    return Fraction(_sum((value,)))
 
 
-def _decimal(value: float) -> Decimal:
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is not finite")
-    return Decimal(repr(float(value)))
+def _sum(values: Sequence[float]) -> Decimal:
+    """Of the numbers that ``values`` print as, none of its digits lost. Raises ValueError unless all are finite."""
+    together = Decimal(0)
+    for value in values:
+        together = _EXACTLY.add(together, Decimal(repr(float(value))))
+    if not together.is_finite():
+        raise ValueError(f"{next(value for value in values if not math.isfinite(value))} is not finite")
+    return together
 
 
 def energy(p_kw: float, mtu_s: int) -> Fraction:
@@ -36,19 +40,20 @@ def energy(p_kw: float, mtu_s: int) -> Fraction:
     return energy_of((p_kw,), mtu_s)
 
 
-def energy_of(powers_kw: Iterable[float], mtu_s: int) -> Fraction:
+def energy_of(powers_kw: Sequence[float], mtu_s: int) -> Fraction:
     """Energy [kWh] of mean powers [kW] together over an MTU [s]."""
-    together = Decimal(0)
-    for p_kw in powers_kw:
-        together = _EXACTLY.add(together, _decimal(p_kw))
-    numerator, denominator = together.as_integer_ratio()
+    numerator, denominator = _sum(powers_kw).as_integer_ratio()
     return Fraction(numerator * mtu_s, denominator * _HOUR_S)
 
 
 def total(values: Iterable[Fraction]) -> Fraction:
     """Their exact sum: nothing of none."""
-    each = iter(values)
-    return sum(each, next(each, NOTHING))
+    parts = list(values)
+    if len(parts) == 1:
+        return parts[0]
+    ratios = [value.as_integer_ratio() for value in parts]
+    common = math.lcm(*[denominator for _, denominator in ratios])
+    return Fraction(sum([numerator * (common // denominator) for numerator, denominator in ratios]), common)
 
 
 @cache
@@ -65,7 +70,8 @@ def _nearest(numerator: int, denominator: int) -> int:
 def rounded(value: Fraction, unit: Decimal) -> Decimal:
     """To whole ``unit``, half to even."""
     of_unit, per = _ratio(unit)
-    return _nearest(value.numerator * per, value.denominator * of_unit) * unit
+    numerator, denominator = value.as_integer_ratio()
+    return _nearest(numerator * per, denominator * of_unit) * unit
 
 
 def apportioned(values: Sequence[Fraction], unit: Decimal = MONEY_EUR) -> tuple[Decimal, ...]:
@@ -75,10 +81,11 @@ def apportioned(values: Sequence[Fraction], unit: Decimal = MONEY_EUR) -> tuple[
     equals. None is changed by a whole unit; what is whole already is not changed.
     """
     of_unit, per = _ratio(unit)
-    common = math.lcm(*(value.denominator for value in values))
+    ratios = [value.as_integer_ratio() for value in values]
+    common = math.lcm(*[denominator for _, denominator in ratios])
     unit_size = common * of_unit
-    parts = [divmod(value.numerator * (common // value.denominator) * per, unit_size) for value in values]
-    down = sum(count for count, _ in parts)
-    over = _nearest(sum(lost for _, lost in parts) + down * unit_size, unit_size) - down
-    up = set(sorted(range(len(parts)), key=lambda k: (-parts[k][1], k))[:over])
-    return tuple((count + (k in up)) * unit for k, (count, _) in enumerate(parts))
+    parts = [divmod(numerator * (common // denominator) * per, unit_size) for numerator, denominator in ratios]
+    down = sum([count for count, _ in parts])
+    over = _nearest(sum([lost for _, lost in parts]) + down * unit_size, unit_size) - down
+    up = set(sorted(range(len(parts)), key=[-lost for _, lost in parts].__getitem__)[:over])
+    return tuple([(count + (k in up)) * unit for k, (count, _) in enumerate(parts)])

@@ -10,11 +10,13 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Literal
 
+import numpy as np
+
 from cosim.domain.settlement import Interface, Perimeter, Period, Series
 from cosim.errors import BidError, Fault
 from cosim.market.delivery import Delivery, signed
 from cosim.market.exact import NOTHING, energy_of, total
-from cosim.market.metering import values_kw
+from cosim.market.metering import Meters, columns, values_kw
 
 Correction = Literal["none", "ordered", "delivered"]
 _NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
@@ -49,15 +51,16 @@ def _perimeter_faults(
     perimeters: Sequence[Perimeter], measured: Mapping[str, Series], loss_party: str
 ) -> Iterator[Fault]:
     holders: dict[str, list[str]] = defaultdict(list)
+    seen = dict.fromkeys(measured)
     for perimeter in perimeters:
         for meter in perimeter.meters:
             holders[meter].append(perimeter.party)
     for meter, parties in holders.items():
         if len(parties) > 1:
             yield Fault("in more than one perimeter", key=f"meter {meter}", value=", ".join(parties), allowed="one")
-        if meter not in measured:
+        if meter not in seen:
             yield Fault("no measurement", key=f"meter {meter}", value=f"in the perimeter of {parties[0]}")
-    for meter in measured:
+    for meter in seen:
         if meter not in holders:
             allowed = ", ".join(perimeter.party for perimeter in perimeters) or "none"
             yield Fault("in no perimeter: nobody answers for its balance", key=f"meter {meter}", allowed=allowed)
@@ -87,15 +90,17 @@ def positions(
     Raises BidError naming every meter in no perimeter or in several, ProfileError for MTUs without a value.
     """
     check_perimeters(perimeters, measured, interface.loss_party)
-    drawn_kw = {meter: values_kw(series, period) for meter, series in measured.items()}
+    meters = _whole(measured, period)
+    own = {each.party: [meters.place[meter] for meter in each.meters] for each in perimeters}
+    drawn_kw = meters.p_kw.tolist()
     scheduled = {each.party: _energies([values_kw(each.scheduled, period)], period) for each in perimeters}
-    metered = {each.party: _energies([drawn_kw[m] for m in each.meters], period) for each in perimeters}
-    flags = {meter: series.over(period).estimated for meter, series in measured.items()}
-    guessed = {each.party: _any([flags[m] for m in each.meters], period) for each in perimeters}
-    own = interface.loss_party
-    scheduled[own] = _rest(interface.scheduled, scheduled.values(), period)
-    metered[own] = _rest(interface.metered, metered.values(), period)
-    guessed[own] = _any([interface.metered.over(period).estimated, *guessed.values()], period)
+    metered = {party: _energies([drawn_kw[k] for k in rows], period) for party, rows in own.items()}
+    guessed = {party: np.logical_or.reduce(meters.estimated[rows]).tolist() for party, rows in own.items()}
+    rest = interface.loss_party
+    scheduled[rest] = _rest(interface.scheduled, scheduled.values(), period)
+    metered[rest] = _rest(interface.metered, metered.values(), period)
+    flags = (interface.metered.over(period).estimated, *guessed.values())
+    guessed[rest] = [any(of_mtu) for of_mtu in zip(*flags, strict=True)]
     party_of = {meter: perimeter.party for perimeter in perimeters for meter in perimeter.meters}
     moved = _corrections(delivered, party_of, correction, bearers)
     parties = dict.fromkeys([*scheduled, *sorted({party for party, _ in moved})])
@@ -114,38 +119,41 @@ def positions(
     )
 
 
+def _whole(measured: Mapping[str, Series], period: Period) -> Meters:
+    """Raises ProfileError naming the MTUs of a meter that are without a value."""
+    meters = columns("measurement", measured, period)
+    for k in np.flatnonzero(np.isnan(meters.p_kw).any(axis=1)).tolist():
+        values_kw(measured[meters.names[k]], period)
+    return meters
+
+
 def _energies(powers_kw: Sequence[Sequence[float]], period: Period) -> tuple[Fraction, ...]:
     """Of powers (n_mtu,) together, exactly."""
-    return tuple(energy_of([p_kw[t] for p_kw in powers_kw], period.mtu_s) for t in range(period.n_mtu))
+    return tuple([energy_of([p_kw[t] for p_kw in powers_kw], period.mtu_s) for t in range(period.n_mtu)])
 
 
 def _rest(whole: Series, parts: Iterable[Sequence[Fraction]], period: Period) -> tuple[Fraction, ...]:
     """Energies (n_mtu,) that a whole has beyond its parts."""
     energies = _energies([values_kw(whole, period)], period)
-    return tuple(kwh - total(of_mtu) for kwh, *of_mtu in zip(energies, *parts, strict=True))
-
-
-def _any(flags: Sequence[Sequence[bool]], period: Period) -> tuple[bool, ...]:
-    return tuple(any(own[t] for own in flags) for t in range(period.n_mtu))
+    return tuple([kwh - total(of_mtu) for kwh, *of_mtu in zip(energies, *parts, strict=True)])
 
 
 def _corrections(
     delivered: Sequence[Delivery], party_of: Mapping[str, str], correction: Correction, bearers: Mapping[str, str]
 ) -> Mapping[tuple[str, int], Fraction]:
     """Activated energy taken out of a party's position, by party and MTU; what is taken from one another gets."""
-    moved: dict[tuple[str, int], Fraction] = defaultdict(Fraction)
-    if correction == "none":
-        return moved
-    for each in delivered:
+    taken: dict[tuple[str, int], list[Fraction]] = defaultdict(list)
+    got: dict[tuple[str, int], list[Fraction]] = defaultdict(list)
+    for each in delivered if correction != "none" else ():
         buyer = each.call.award.buyer
         bearer = bearers.get(buyer, buyer)
         for share in each.shares:
             if share.meter not in party_of:
                 raise BidError(Fault("called, but in no perimeter", key=f"meter {share.meter}"))
             kwh = signed(each.call.direction, share.ordered if correction == "ordered" else share.given)
-            moved[party_of[share.meter], each.t_s] += kwh
-            moved[bearer, each.t_s] -= kwh
-    return moved
+            taken[party_of[share.meter], each.t_s].append(kwh)
+            got[bearer, each.t_s].append(kwh)
+    return {of: total(taken[of]) - total(got[of]) for of in {**taken, **got}}
 
 
 def interface_imbalance(period: Period, interface: Interface) -> tuple[Fraction, ...]:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby, pairwise
-from typing import Protocol
+from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from cosim.domain.frames import Floats
 from cosim.domain.settlement import Period, Series
 from cosim.errors import Fault, ProfileError
 
@@ -32,6 +37,62 @@ class Metered(Protocol):
 
     def values(self, t_s: int, n_mtu: int) -> Sequence[float | None]:
         """Powers in ``n_mtu`` MTUs from ``t_s`` on [kW]; None or NaN where nothing is known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Meters(Mapping[str, Series]):
+    """What meters show in a period, as columns: ``p_kw`` [kW], NaN where nothing is known, and which values stand in
+    for a measurement, both (n_meter, n_mtu). As a mapping: the series of each meter, made when asked for."""
+
+    kind: Literal["baseline", "measurement"]
+    names: tuple[str, ...]
+    period: Period
+    p_kw: Floats
+    estimated: npt.NDArray[np.bool_]
+
+    @cached_property
+    def place(self) -> Mapping[str, int]:
+        """Row of each meter."""
+        return dict(zip(self.names, range(len(self.names)), strict=True))
+
+    def __getitem__(self, meter: str) -> Series:
+        k, t_s, mtu_s = self.place[meter], self.period.t_s, self.period.mtu_s
+        p_kw = tuple([None if math.isnan(kw) else kw for kw in self.p_kw[k].tolist()])
+        return Series(meter, self.kind, t_s, mtu_s, p_kw, tuple(self.estimated[k].tolist()))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, meter: object) -> bool:
+        return meter in self.place
+
+
+def columns(
+    kind: Literal["baseline", "measurement"],
+    known: Mapping[str, Series],
+    period: Period,
+    wanted: Collection[str] | None = None,
+) -> Meters:
+    """Series by meter in the MTUs of a period, at least of those ``wanted``, else of all. Raises ProfileError with all
+    that `part_of` says of them."""
+    if isinstance(known, Meters) and known.period == period:
+        return known
+    names = tuple(known if wanted is None else wanted)
+    p_kw = np.full((len(names), period.n_mtu), np.nan)
+    estimated = np.zeros(p_kw.shape, dtype=np.bool_)
+    faults: list[Fault] = []
+    for k, series in enumerate([known[name] for name in names]):
+        try:
+            part = part_of(series, period)
+            p_kw[k], estimated[k] = part.p_kw, part.estimated  # None becomes NaN
+        except ProfileError as wrong:
+            faults += wrong.faults
+    if faults:
+        raise ProfileError(faults)
+    return Meters(kind, names, period, p_kw, estimated)
 
 
 def values_kw(series: Metered, period: Period, mtus: Sequence[int] | None = None) -> tuple[float, ...]:

@@ -132,8 +132,8 @@ def uplifts(found: Iterable[Delivery], period: Period) -> Iterator[Payment]:
     for each in found:
         own[each.call.award.bid, each.call.award.stage].append(each)
     for refs, parts in own.items():
-        lacking = total((one.bid_price - one.price) * one.delivered for one in parts if one.bid_price != one.price)
-        if lacking <= _WHOLE_EUR:
+        other = [one for one in parts if one.bid_price != one.price]
+        if not other or (lacking := _lacking(other)) <= _WHOLE_EUR:
             continue
         delivered = total(each.delivered for each in parts)
         by_buyer: dict[tuple[str, str], Fraction] = defaultdict(Fraction)
@@ -142,6 +142,11 @@ def uplifts(found: Iterable[Delivery], period: Period) -> Iterator[Payment]:
         guessed = any(each.estimated for each in parts)
         for (buyer, seller), kwh in by_buyer.items():
             yield _of_period(period, buyer, seller, "uplift", lacking * kwh / delivered, refs, guessed)
+
+
+def _lacking(parts: Iterable[Delivery]) -> Fraction:
+    """What was asked for beyond what is paid [EUR]."""
+    return total([(one.bid_price - one.price) * one.delivered for one in parts])
 
 
 def _of_period(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from cosim.domain.settlement import Call, Interface, Perimeter, Period, Series, SettlementLine
 from cosim.errors import BidError, Fault, ProfileError
 from cosim.market.delivery import Delivery, deliveries
 from cosim.market.imbalance import Correction, Position, positions
-from cosim.market.metering import completed, part_of, values_kw
+from cosim.market.metering import Meters, columns, completed, values_kw
 from cosim.market.payments import (
     Readiness,
     availability,
@@ -37,7 +39,8 @@ class SettlementRules:
 
 @dataclass(frozen=True)
 class SettlementCase:
-    """What is settled: ``measured`` and ``baselines`` by meter, prices (n_mtu,) [EUR/kWh].
+    """What is settled: ``measured`` and ``baselines`` by meter (of many meters best as `cosim.market.metering.Meters`),
+    prices (n_mtu,) [EUR/kWh].
 
     ``suppliers`` of meters are compensated at ``reference_price`` by sellers other than themselves. Imbalances are
     settled if ``interface`` is given, at ``imbalance_price``.
@@ -107,23 +110,27 @@ def _check_prices(case: SettlementCase) -> None:
         raise BidError(faults)
 
 
-def _complete(case: SettlementCase) -> tuple[dict[str, Series], tuple[str, ...]]:
-    measured: dict[str, Series] = {}
+def _complete(case: SettlementCase) -> tuple[Meters, tuple[str, ...]]:
+    seen = columns("measurement", case.measured, case.period)
+    lacking = np.flatnonzero(np.isnan(seen.p_kw).any(axis=1)).tolist()
+    if not lacking:
+        return seen, ()
+    p_kw, estimated = seen.p_kw.copy(), seen.estimated.copy()
     told: list[str] = []
     faults: list[Fault] = []
-    for meter, series in case.measured.items():
+    for k in lacking:
+        meter = seen.names[k]
+        series = case.measured[meter]
         try:
-            whole = part_of(series, case.period)
-            if whole.missing:
-                stand_ins = _stand_ins(case, meter, series)
-                whole, sentences = completed(series, stand_ins, case.period, case.rules.gap_max_mtu)
-                told += sentences
-            measured[meter] = whole
-        except ProfileError as lacking:
-            faults += lacking.faults
+            stand_ins = _stand_ins(case, meter, series)
+            whole, sentences = completed(series, stand_ins, case.period, case.rules.gap_max_mtu)
+            p_kw[k], estimated[k] = whole.p_kw, whole.estimated
+            told += sentences
+        except ProfileError as unknown:
+            faults += unknown.faults
     if faults:
         raise ProfileError(faults)
-    return measured, tuple(told)
+    return replace(seen, p_kw=p_kw, estimated=estimated), tuple(told)
 
 
 def _stand_ins(case: SettlementCase, meter: str, measured: Series) -> list[Series]:
@@ -137,9 +144,7 @@ def _stand_ins(case: SettlementCase, meter: str, measured: Series) -> list[Serie
     return found
 
 
-def _complete_interface(
-    case: SettlementCase, measured: Mapping[str, Series]
-) -> tuple[Interface | None, tuple[str, ...]]:
+def _complete_interface(case: SettlementCase, measured: Meters) -> tuple[Interface | None, tuple[str, ...]]:
     if case.interface is None:
         return None, ()
     whole, period = case.interface, case.period
@@ -148,11 +153,9 @@ def _complete_interface(
     return Interface(whole.scheduled, full, whole.loss_party), told
 
 
-def _flow(
-    whole: Interface, perimeters: tuple[Perimeter, ...], measured: Mapping[str, Series], period: Period
-) -> Series:
+def _flow(whole: Interface, perimeters: tuple[Perimeter, ...], measured: Meters, period: Period) -> Series:
     """What an interface carries if losses are as scheduled."""
-    added = [*(values_kw(series, period) for series in measured.values()), values_kw(whole.scheduled, period)]
+    added = [*measured.p_kw.tolist(), values_kw(whole.scheduled, period)]
     planned = [values_kw(each.scheduled, period) for each in perimeters]
     p_kw = tuple(
         math.fsum([*(each[t] for each in added), *(-each[t] for each in planned)]) for t in range(period.n_mtu)

@@ -66,6 +66,6 @@ def test_cash_and_energy_close_in_every_mtu(seed, baseline, missing, correction)
         assert (found.missing > 0) == any(each.estimated for each in found.found.positions)
         assert len(found.told) >= found.missing
         assert np.isfinite(kept.metered_kw).all()
-        assert {each.pod for each in found.believed if each.paid} == {
+        assert {row["pod"] for row in found.believed.rows(t_s) if row["paid"]} == {
             share.meter for each in found.found.deliveries for share in each.shares
         }

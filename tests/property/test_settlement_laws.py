@@ -1,7 +1,7 @@
 """Laws of settlement: cash and energy close, full delivery costs what was cleared, baselines keep what they should."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
@@ -13,13 +13,14 @@ from random_market import random_case
 
 from cosim.domain.market import Award, Direction
 from cosim.domain.settlement import Call, DeliveryTerms, Interface, Perimeter, Period, Series
-from cosim.market.baselines import METHODS, HighXOfY, Known, MeterBefore, bias
+from cosim.errors import ProfileError
+from cosim.market.baselines import METHODS, HighXOfY, Known, KnownColumns, MeterBefore, bias
 from cosim.market.clearing import clear
 from cosim.market.delivery import deliveries, signed
 from cosim.market.exact import MONEY_EUR, apportioned, exact, rounded
 from cosim.market.highs import Highs
 from cosim.market.imbalance import closing_gaps, positions
-from cosim.market.metering import completed
+from cosim.market.metering import columns, completed
 from cosim.market.payments import cash, outlay_eur
 from cosim.market.pricing import awards
 from cosim.market.settlement import SettlementCase, SettlementRules, settle
@@ -276,6 +277,38 @@ def random_known(seed, scale=1.0, shift=0.0, event_kw=None, order=None):
 
 def baseline(method, known):
     return np.array(method.p_kw(known, EVENT, EVENT.t_s))
+
+
+@few
+@given(seed=seeds, gaps=st.sampled_from([0.0, 0.1, 0.6]), days=st.integers(0, 16))
+def test_baselines_of_several_meters_are_those_of_each(seed, gaps, days):
+    """To the last bit, and unknown where the method of one meter says what it lacks."""
+    rng = np.random.default_rng(seed)
+    n, column = 5, tuple(rng.permutation(5).tolist())
+    past_kw, now_kw = rng.normal(0.0, 9.0, (days * DAY, n)).round(2), rng.normal(0.0, 9.0, (2, n))
+    for kw in (past_kw, now_kw):
+        kw[rng.random(kw.shape) < gaps] = np.nan
+    period = Period(int(rng.integers(0, 400)) * HOUR, HOUR, 1)
+    order_s = tuple((period.t_s - rng.integers(-2 * HOUR, 5 * HOUR, n)).tolist())
+    free = [MONDAY.date() + timedelta(days=int(back)) for back in rng.integers(-16, 16, 8)]
+    not_similar = tuple(frozenset(day for day in free if rng.random() < 0.5) for _ in range(n))
+    known = KnownColumns((*METERS, "M4"), period, order_s, past_kw, column, *now_kw, MONDAY, HOUR, not_similar)
+    for method in ALL:
+        for k, kw in enumerate(method.each_kw(known)):
+            try:
+                assert method.p_kw(known.of(k), period, order_s[k]) == (kw,)
+            except ProfileError:
+                assert np.isnan(kw)
+
+
+@few
+@given(seed=seeds, gaps=st.sampled_from([0.0, 0.3]))
+def test_meters_in_columns_are_settled_as_their_series(seed, gaps):
+    case = random_settlement(seed, gaps=gaps)
+    table = columns("measurement", case.measured, case.period)
+    free = columns("baseline", case.baselines, case.period)
+    assert {meter: series.p_kw for meter, series in table.items()} == {m: s.p_kw for m, s in case.measured.items()}
+    assert settle(replace(case, measured=table, baselines=free)) == settle(case)
 
 
 @few

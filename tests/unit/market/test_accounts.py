@@ -101,20 +101,20 @@ def test_methods_before_an_order_look_before_it_and_not_only_before_delivery():
     kept = book.taken(kept, QUARTER, [call("b", 2 * QUARTER, 10.0)], [])
     kept, _ = mtu(book, kept, QUARTER, (75.0,) * 3)
     _, found = mtu(book, kept, 2 * QUARTER, (50.0,) * 3)
-    baselines = {each.method: each.baseline_kw for each in found.believed}
+    baselines = {row["method"]: row["baseline_kw"] for row in found.believed.rows(0)}
     assert baselines["meter_before_after"] == 60.0
     assert baselines["model"] == 100.0
-    assert {each.method for each in found.believed if each.paid} == {"meter_before_after"}
+    assert found.believed.paid == ("meter_before_after",)
 
 
 def test_similar_days_before_the_run_are_those_of_the_profiles():
     """Wednesday: the ten working days before have 90, 91, 95, ... kW; the five highest of them are meant."""
     book = accounts(baseline="high_x_of_y")
     _, found = mtu(book, started(book, call("b", 0, 10.0)), 0, (80.0,) * 3)
-    (own,) = (each for each in found.believed if each.method == "high_x_of_y")
+    (own,) = (row for row in found.believed.rows(0) if row["method"] == "high_x_of_y")
     working = [90.0 + k for k in range(28) if (2 - k - 1) % 7 < 5][:10]
-    assert own.baseline_kw == pytest.approx(np.mean(sorted(working)[-5:]))
-    assert own.bias_kw == pytest.approx(own.baseline_kw - 100.0)
+    assert own["baseline_kw"] == pytest.approx(np.mean(sorted(working)[-5:]))
+    assert own["bias_kw"] == pytest.approx(own["baseline_kw"] - 100.0)
 
 
 def test_similar_days_of_the_run_are_those_measured_but_not_those_of_activations():
@@ -128,7 +128,7 @@ def test_similar_days_of_the_run_are_those_measured_but_not_those_of_activations
             kept, _ = mtu(book, kept, k * QUARTER, (400.0,))
         kept = book.taken(kept, DAY * QUARTER, [call("b", DAY * QUARTER, 10.0)], [])
         _, settled = mtu(book, kept, DAY * QUARTER, (80.0,))
-        found.append(next(each.baseline_kw for each in settled.believed if each.method == "high_x_of_y"))
+        found.append(settled.believed.baseline_kw["high_x_of_y"][0])
     assert found[0] > found[1] + 50.0
 
 
@@ -160,7 +160,8 @@ def test_where_a_method_has_not_what_it_needs_what_was_declared_counts_and_that_
     kept = started(book, call("b", 0, 10.0), scheduled_kw=(95.0, 0.0))
     _, found = mtu(book, kept, 0, (80.0,) * 3)
     assert found.told == ("baseline of P at 0 s: too few similar days before; taken from the schedule",)
-    assert [(each.method, each.baseline_kw) for each in found.believed if each.paid] == [("schedule", 95.0)]
+    paid_by = [(row["method"], row["baseline_kw"]) for row in found.believed.rows(0) if row["paid"]]
+    assert paid_by == [("schedule", 95.0)]
     assert float(found.found.deliveries[0].given) == pytest.approx(3.75)
 
 
@@ -246,4 +247,4 @@ def test_two_called_at_one_pod_in_both_directions():
     calls = (call("up", 0, 10.0), call("down", 0, 4.0, direction=DOWN))
     _, found = mtu(book, started(book, *calls), 0, (94.0,) * 3)
     assert {each.call.award.bid: float(each.given) for each in found.found.deliveries} == {"up": 2.5, "down": 1.0}
-    assert {each.ordered_kw for each in found.believed} == {6.0}
+    assert found.believed.ordered_kw == (6.0,)

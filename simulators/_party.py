@@ -198,7 +198,7 @@ class Voice:
 
     def _awards(self) -> list[tuple[Award, Bid, str]]:
         """All that its stages award for good, each with its bid and the area where that is."""
-        if self._party is None:
+        if self._party is None or not self._party.rounds:
             return []
         t_s = self._party.knows.own.t_s
         awards = [award for outcome in binding(self._party) for award in awards_of(t_s, outcome)]
@@ -252,7 +252,7 @@ class Voice:
         }
 
     def _stage_rows(self) -> dict[str, list[dict[str, Any]]]:
-        if self._party is None:
+        if self._party is None or not self._party.rounds:
             return {table.name: [] for table in _STAGE_TABLES}
         t_s = self._party.knows.own.t_s
         cleared = [(self._party.knows.outcomes[name], n) for name, n in self._party.rounds.items()]

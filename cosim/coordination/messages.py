@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, Final, Literal
 
 from cosim.coordination.grid import Grid
-from cosim.coordination.plain import from_plain, json_of, to_plain
+from cosim.coordination.plain import from_plain, json_of, number_json, to_plain
 from cosim.coordination.traffic_light import Light
 from cosim.domain.frames import Complexes, Floats
 from cosim.domain.market import Bid, Direction, Need, PriceStep, Resource
@@ -30,6 +31,39 @@ class _Written:
         return json_of(self).encode()
 
 
+_UNITS_KEPT: Final = 4096
+_resource_json = lru_cache(_UNITS_KEPT)(json_of)
+_markets_json = lru_cache(json_of)
+
+
+def _json(value: Any) -> str:
+    """`json_of`, faster for what most values of a bid are."""
+    if isinstance(value, str):
+        return quoted(value)
+    return "null" if value is None else "[]" if value == () else json_of(value)
+
+
+def _bid_json(bid: Bid) -> str:
+    """`json_of` of a bid."""
+    kw = ", ".join(map(number_json, bid.quantity_kw))
+    steps = ", ".join(
+        [
+            f'{{"price_eur_per_kwh": {number_json(step.price_eur_per_kwh)}, '
+            f'"quantity_kw": {number_json(step.quantity_kw)}}}'
+            for step in bid.steps
+        ]
+    )
+    return (
+        f'{{"any_of": {_json(bid.any_of)}, "availability_eur_per_kw": {_json(bid.availability_eur_per_kw)}, '
+        f'"block": {"true" if bid.block else "false"}, "direction": "{bid.direction._value_}", '
+        f'"exclusive_group": {_json(bid.exclusive_group)}, "id": {_json(bid.id)}, '
+        f'"markets": {_markets_json(bid.markets)}, "min_accept": {number_json(bid.min_accept)}, '
+        f'"parent": {_json(bid.parent)}, "product": {quoted(bid.product)}, "quantity_kw": [{kw}], '
+        f'"resource": {_json(bid.resource)}, "seller": {quoted(bid.seller)}, "shares": {_json(bid.shares)}, '
+        f'"steps": [{steps}], "submitted_s": {bid.submitted_s}, "t_s": {bid.t_s}}}'
+    )
+
+
 @dataclass(frozen=True)
 class Offered(_Written):
     """BID: bids and the resources that deliver them. RESOURCE_LIST: resources that may take part, with no more
@@ -37,6 +71,12 @@ class Offered(_Written):
 
     bids: tuple[Bid, ...]
     resources: tuple[Resource, ...]
+
+    @cached_property
+    def json(self) -> bytes:
+        """The same as of all that is written, but faster: bids are most of what is told."""
+        bids, resources = ", ".join(map(_bid_json, self.bids)), ", ".join(map(_resource_json, self.resources))
+        return f'{{"bids": [{bids}], "resources": [{resources}]}}'.encode()
 
 
 @dataclass(frozen=True)

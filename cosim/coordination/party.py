@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from cosim.coordination.case import place_of
-from cosim.coordination.flows import AT_TRANSMISSION, GATE, Flow, bids_seen, deals, flows, outcome_type
-from cosim.coordination.knowledge import Knowledge
+from cosim.coordination.flows import AT_TRANSMISSION, GATE, bids_seen, deals, flows, outcome_type
+from cosim.coordination.knowledge import Knowledge, MailKey
 from cosim.coordination.messages import Body, Message, MessageType, Quantities, role_of
 from cosim.coordination.outcome import StageOutcome
 from cosim.coordination.scheme import Scheme, Stage
@@ -65,9 +65,29 @@ def _cleared_by(scheme: Scheme, role: str) -> tuple[str, ...]:
 
 
 @lru_cache(_KEPT)
-def _gate_flows(scheme: Scheme, stage: str) -> tuple[Flow, ...]:
-    """What is said at the gate for a stage."""
-    return tuple(flow for flow in flows(scheme) if (flow.source, flow.target) == (GATE, stage))
+def _of_role(peers: tuple[str, ...], role: str) -> tuple[str, ...]:
+    return tuple(peer for peer in peers if role_of(peer) == role)
+
+
+@lru_cache(_KEPT)
+def _awaited(scheme: Scheme, name: str, peers: tuple[str, ...], stage: str) -> tuple[MailKey, ...]:
+    """What the party ``name`` gets at the gate for a stage."""
+    return tuple(
+        (flow.type, GATE, sender)
+        for flow in flows(scheme)
+        if (flow.source, flow.target) == (GATE, stage)
+        for sender in _of_role(peers, flow.sender)
+        if flow.type != "BID" or deals(scheme, sender, name)
+    )
+
+
+@lru_cache(_KEPT)
+def _hearers(scheme: Scheme, name: str, peers: tuple[str, ...], source: str) -> tuple[tuple[MessageType, str], ...]:
+    """What the party ``name`` says of a stage, or at the gate, and to whom."""
+    said = dict.fromkeys(
+        (f.type, f.receiver) for f in flows(scheme) if f.source == source and f.sender == role_of(name)
+    )
+    return tuple((kind, receiver) for kind, role in said for receiver in _of_role(peers, role))
 
 
 def party(name: str, peers: Sequence[str], scheme: Scheme, own: Own) -> Party:
@@ -77,14 +97,11 @@ def party(name: str, peers: Sequence[str], scheme: Scheme, own: Own) -> Party:
 
 def at_the_gate(party: Party) -> tuple[Message, ...]:
     """What it says when the gate opens."""
-    said = dict.fromkeys(
-        (f.type, f.receiver) for f in flows(party.scheme) if f.source == GATE and f.sender == party.role
-    )
+    scheme, own = party.scheme, party.knows.own
     return tuple(
-        _message(party, kind, receiver, GATE, own_body(kind, party.knows.own, receiver, bids_seen(party.scheme, role)))
-        for kind, role in said
-        for receiver in _of_role(party, role)
-        if kind != "BID" or deals(party.scheme, party.id, receiver)
+        _message(party, kind, receiver, GATE, own_body(kind, own, receiver, bids_seen(scheme, role_of(receiver))))
+        for kind, receiver in _hearers(scheme, party.id, party.peers, GATE)
+        if kind != "BID" or deals(scheme, party.id, receiver)
     )
 
 
@@ -136,13 +153,7 @@ def _ready(party: Party, name: str) -> bool:
     earlier = party.stages[: party.stages.index(name)]
     if any(before not in party.rounds for before in earlier) or (repeated and not _in_a_cycle(party.scheme, name)):
         return False
-    wanted = (
-        (flow.type, GATE, sender)
-        for flow in _gate_flows(party.scheme, name)
-        for sender in _of_role(party, flow.sender)
-        if flow.type != "BID" or deals(party.scheme, sender, party.id)
-    )
-    if any(key not in mail for key in wanted):
+    if any(key not in mail for key in _awaited(party.scheme, party.id, party.peers, name)):
         return False
     return all(_heard(party, name, stage, used, repeated) for used in stage.uses)
 
@@ -170,7 +181,7 @@ def _round(party: Party, used: str, stage: Stage) -> int:
     if source.solver == stage.solver:
         return party.rounds.get(used, 0)
     kind = outcome_type(source, stage)
-    told = [party.knows.mail.get((kind, used, sender)) for sender in _of_role(party, source.solver)]
+    told = [party.knows.mail.get((kind, used, sender)) for sender in _of_role(party.peers, source.solver)]
     rounds = {0 if message is None else message.round for message in told}
     return rounds.pop() if len(rounds) == 1 else 0
 
@@ -181,31 +192,22 @@ def _in_a_cycle(scheme: Scheme, name: str) -> bool:
 
 def _told(party: Party, name: str, outcome: StageOutcome) -> Iterator[Message]:
     """Who hears of an outcome, each what concerns it."""
-    said = dict.fromkeys((f.type, f.receiver) for f in flows(party.scheme) if _is_of(f, name, party.role))
-    if not said:
+    hearers = _hearers(party.scheme, party.id, party.peers, name)
+    if not hearers:
         return
     bids, resources = party.knows.offers
     places = {bid.id: place_of(bid, resources) for bid in bids if bid.id in outcome.bought}
     version = party.knows.own.areas[party.area].matrix.version if party.area else party.knows.own.matrix_version
-    for kind, role in said:
-        for receiver in _of_role(party, role):
-            if role == "AGG" and not deals(party.scheme, receiver, party.id):
-                continue
-            area = receiver.partition(":")[2]
+    for kind, receiver in hearers:
+        role, _, area = receiver.partition(":")
+        if role == "AGG" and not deals(party.scheme, receiver, party.id):
+            continue
 
-            def concerns(subject: str, area: str = area) -> bool:
-                return area in ("", places.get(subject, subject) or AT_TRANSMISSION)
+        def concerns(subject: str, area: str = area) -> bool:
+            return area in ("", places.get(subject, subject) or AT_TRANSMISSION)
 
-            body = body_of(kind, outcome, role, concerns, party.area, version)
-            yield _message(party, kind, receiver, name, body)
-
-
-def _is_of(flow: Flow, name: str, role: str) -> bool:
-    return flow.source == name and flow.sender == role
-
-
-def _of_role(party: Party, role: str) -> tuple[str, ...]:
-    return tuple(peer for peer in party.peers if role_of(peer) == role)
+        body = body_of(kind, outcome, role, concerns, party.area, version)
+        yield _message(party, kind, receiver, name, body)
 
 
 def _message(party: Party, kind: MessageType, receiver: str, stage: str, body: Body) -> Message:

@@ -42,6 +42,11 @@ def json_of(value: Any) -> str:
         return _ENCODER.encode(to_plain(value))
 
 
+def number_json(value: float) -> str:
+    """`json_of` of a number, many times as fast."""
+    return float.__repr__(value) if isinstance(value, float) and math.isfinite(value) else json_of(value)
+
+
 def _shallow(value: Any) -> Any:
     """What JSON is to write for a value that it does not know."""
     if isinstance(value, np.ndarray):

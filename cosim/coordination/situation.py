@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from cosim.coordination.case import Area, Rules, place_of
@@ -61,6 +62,12 @@ class Situation:
     target_kw: Mapping[str, float] = field(default_factory=dict)
     target_kvar: Mapping[str, float] = field(default_factory=dict)
 
+    @cached_property
+    def untouched(self) -> bool:
+        """Whether nothing that was told or done before says anything of bids."""
+        told = self.picked is not None or self.listed is not None
+        return not (told or self.caps or self.locked or self.used or self.taken)
+
 
 class Allowed(NamedTuple):
     """A bid as a stage may use it: from ``low_kw`` to ``high_kw``, of which ``locked_kw`` was awarded before; why the
@@ -79,10 +86,12 @@ def allowed(stage: Stage, now: Situation, area: str | None) -> Iterator[Allowed]
         place = place_of(bid, now.resources)
         if area is not None and place != area:
             continue
-        locked = now.locked.get(bid.id, 0.0)
-        if _in_scope(stage, now, bid, place):
-            yield _limited(stage, now, bid, locked)
-        elif locked > 0.0:
+        in_scope = _in_scope(stage, now, bid, place)
+        if in_scope and bid.min_accept == 0.0 and (now.untouched or _untouched(now, bid)):
+            yield Allowed(bid, 0.0, bid.quantity_kw[0], 0.0)
+        elif in_scope:
+            yield _limited(stage, now, bid)
+        elif (locked := now.locked.get(bid.id, 0.0)) > 0.0:
             yield Allowed(_residual(bid, now, locked), locked, locked, locked)
 
 
@@ -107,10 +116,8 @@ def _untouched(now: Situation, bid: Bid) -> bool:
     return not (told or bid.id in now.locked or bid.id in now.used) and now.taken.keys().isdisjoint(bid.members)
 
 
-def _limited(stage: Stage, now: Situation, bid: Bid, locked: float) -> Allowed:
-    whole = bid.quantity_kw[0]
-    if bid.min_accept == 0.0 and _untouched(now, bid):
-        return Allowed(bid, 0.0, whole, 0.0)
+def _limited(stage: Stage, now: Situation, bid: Bid) -> Allowed:
+    whole, locked = bid.quantity_kw[0], now.locked.get(bid.id, 0.0)
     high = max(locked, whole - now.used.get(bid.id, 0.0))
     low = 0.0 if stage.reversal == "buy_back" else locked
     if reason := _excluded(stage, now, bid):

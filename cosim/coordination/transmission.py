@@ -82,7 +82,7 @@ class TransmissionSide:
             replace(grid, import_kw=float(grid.rows.p_kw.sum())),
             self.need.need_kw(t_s // self.mtu_s),
             {unit.id: unit for unit, _ in offers},
-            tuple(Bid(**{**vars(bid), "t_s": t_s}) for _, bid in offers),
+            tuple(bid.at(t_s) for _, bid in offers),
         )
 
     def _schedule(self, load_kw: float) -> dict[str, float]:

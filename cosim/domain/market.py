@@ -206,6 +206,12 @@ class Bid(_Closed):
             return (self.resource,)
         return self.any_of or tuple(resource for resource, _ in self.shares)
 
+    def at(self, t_s: int) -> Bid:
+        """The same offer from another time [s] on."""
+        dated = object.__new__(Bid)
+        vars(dated).update(vars(self), t_s=t_s)
+        return dated
+
     @property
     def whole(self) -> bool:
         """Whether accepting it takes a yes-or-no decision."""

@@ -109,3 +109,10 @@ def test_every_state_is_in_the_table_and_can_be_reached():
     while more := {then for now in reached for then in TRANSITIONS[now]} - reached:
         reached |= more
     assert reached == set(BidState)
+
+
+def test_a_bid_at_another_time_is_the_same_but_for_that() -> None:
+    later = BID.at(1800)
+    assert (BID.t_s, later.t_s) == (900, 1800)
+    assert to_json(later) == {**to_json(BID), "t_s": 1800}
+    assert later.at(900) == BID

@@ -66,11 +66,12 @@ UNBOUND = ("duration=2d", "transmission.need.share=0")
 
 
 class Measured(NamedTuple):
-    """One run: CPU and wall-clock milliseconds of each step (that to begin a segment is of its first step),
-    wall-clock milliseconds by simulator, of all stages cleared, and to begin segments (n_step,), most memory until each
-    step [MiB]."""
+    """One run: CPU milliseconds of each step (that to begin a segment is of its first step) and of a piece of work that
+    is always the same, to tell how fast the machine is just then; wall-clock milliseconds of each step, by simulator,
+    of all stages cleared, and to begin segments (n_step,); most memory until each step [MiB]."""
 
     cpu_ms: np.ndarray
+    yardstick_ms: np.ndarray
     wall_ms: np.ndarray
     simulator_ms: dict[str, np.ndarray]
     clearing_ms: np.ndarray
@@ -81,6 +82,7 @@ class Measured(NamedTuple):
 def measured(scenario: str, overrides: Sequence[str]) -> Measured:
     """One run, in the process that calls this."""
     cpu_s: list[float] = []
+    yardstick_s: list[float] = []
     clearing_s = [0.0]
     peak_mib: list[float] = []
 
@@ -95,6 +97,7 @@ def measured(scenario: str, overrides: Sequence[str]) -> Measured:
 
         def take(self) -> dict[str, float]:
             cpu_s.append(time.process_time())
+            yardstick_s.append(_yardstick_s())
             clearing_s.append(0.0)
             peak_mib.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             return super().take()
@@ -108,7 +111,15 @@ def measured(scenario: str, overrides: Sequence[str]) -> Measured:
     simulators = {str(name): phases[name].to_numpy() for name in phases if "." not in str(name)}
     wall_ms, begin_ms = phases["run.step"].to_numpy(), phases["run.begin"].to_numpy()
     clearing_ms = 1e3 * np.array(clearing_s[: len(cpu_s)])
-    return Measured(1e3 * np.diff(cpu_s), wall_ms, simulators, clearing_ms, begin_ms, np.array(peak_mib))
+    yardstick_ms = 1e3 * np.array(yardstick_s[: len(cpu_s) - 1])
+    cpu_ms = 1e3 * np.diff(cpu_s) - yardstick_ms
+    return Measured(cpu_ms, yardstick_ms, wall_ms, simulators, clearing_ms, begin_ms, np.array(peak_mib))
+
+
+def _yardstick_s() -> float:
+    since_s = time.process_time()
+    sum(k * k for k in range(500))
+    return time.process_time() - since_s
 
 
 def main() -> list[Row]:
@@ -167,11 +178,11 @@ def _target(ms: float) -> str:
 
 
 def _flat(feeder: str, bound: Measured) -> Row:
-    """Medians of the same hours of the day: whole weeks, the last against the first."""
-    weeks = bound.cpu_ms[:WEEK_STEPS], bound.cpu_ms[-WEEK_STEPS:]
-    first_ms, last_ms = (float(np.median(week)) for week in weeks)
-    note = f"median step of the last of {len(bound.cpu_ms) // WEEK_STEPS} weeks over that of the first"
-    return Row(f"{feeder}: time of a step", last_ms, first_ms, last_ms / first_ms, "ms", note)
+    """Medians of the same hours of the day, in yardsticks: whole weeks, the last against the first."""
+    weeks = slice(None, WEEK_STEPS), slice(-WEEK_STEPS, None)
+    first, last = (float(np.median(bound.cpu_ms[week]) / np.median(bound.yardstick_ms[week])) for week in weeks)
+    note = f"median step of the last of {round(len(bound.cpu_ms) / WEEK_STEPS)} weeks over that of the first"
+    return Row(f"{feeder}: time of a step", last, first, last / first, "yardsticks", note)
 
 
 def _memory(feeder: str, bound: Measured) -> list[Row]:

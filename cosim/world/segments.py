@@ -11,10 +11,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cosim.case import Case
-from cosim.errors import SimulatorError
+from cosim.errors import ResumeError, SimulatorError
 from cosim.io.checkpoint import Checkpoint
 from cosim.io.store import ResultWriter
 from cosim.wiring import links_of
@@ -40,7 +41,7 @@ def run_segments(run: Run, since: Checkpoint | None) -> None:
     """Runs a case from a checkpoint, or from its first step, to its last.
 
     Raises the error of the simulator that failed, SimulatorError naming it if the error was not one of ours or mosaik
-    stopped early.
+    stopped early; ResumeError if the checkpoint is of another form.
     """
     case, steps = run.case, run.case.clock.steps
     saved = None if since is None else json.loads(since.text)
@@ -88,10 +89,13 @@ def _run_segment(run: Run, span: Span, saved: Any, declares: bool) -> str | None
     with open_world(case) as world:
         composer = Composer(world, case, run.connections, run.thresholds_kw, run.calls, span)
         composer.start_all()
-        composer.connect_all(None if saved is None else saved["links"])
+        if saved is None:
+            composer.connect_all(None)
+        else:
+            with _known_form(run.writer.path):
+                composer.connect_all(saved["links"])
+                composer.restore(saved["states"])
         composer.record(run.writer, count, declares)
-        if saved is not None:
-            composer.restore(saved["states"])
         run.writer.start()
         run.calls.begun()
         composer.run()
@@ -101,3 +105,17 @@ def _run_segment(run: Run, span: Span, saved: Any, declares: bool) -> str | None
         if span.last == case.clock.steps:
             return None
         return json.dumps({"states": composer.states(), "links": composer.values_for_next()})
+
+
+@contextmanager
+def _known_form(path: Path) -> Iterator[None]:
+    """Turns the error of a simulator that does not know its memory, or of one or a link that has none, into a
+    ResumeError."""
+    try:
+        yield
+    except (KeyError, SimulatorError) as error:
+        what = f"nothing is kept for {error}" if isinstance(error, KeyError) else str(error)
+        raise ResumeError(
+            f"{path}: its checkpoint has not the form that this version of cosim keeps, so its run cannot go on; "
+            f"use the version that began it (its attributes versions and git_commit), or run the scenario anew: {what}"
+        ) from error

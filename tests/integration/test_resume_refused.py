@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,22 @@ from short_runs import REPOSITORY, SCENARIO
 from cosim import load_scenario, open_results, resume, run
 from cosim.cli import main
 from cosim.errors import ResultError, ScenarioError
+from cosim.io.checkpoint import read_checkpoints, write_checkpoint
 from cosim.io.store import ResultWriter
 
 
-@pytest.fixture
-def stopped(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of half a day under a scheme, stopped in the fourth segment."""
-    out = tmp_path / "run.h5"
+    out = tmp_path_factory.mktemp("left") / "run.h5"
     stopped_after(29, lambda: run(load_scenario(PRIORITY, HALF_A_DAY), out))
     return out
+
+
+@pytest.fixture
+def stopped(left: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copy(left, tmp_path / "run.h5"))
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -60,6 +68,31 @@ def test_file_that_is_not_there_or_of_another_version(stopped: Path) -> None:
 def test_file_that_is_being_written(stopped: Path) -> None:
     with h5py.File(stopped, "r+"), pytest.raises(ResultError, match="another run is writing this result file"):
         resume(stopped)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda saved: saved["states"]["aggregator"].pop("units"), "aggregator failed in restore(): KeyError"),
+        (lambda saved: saved["states"]["grid"].update(taps=[1]), "grid failed in restore(): TypeError"),
+        (lambda saved: saved["states"].pop("dso"), "nothing is kept for 'dso'"),
+        (lambda saved: saved["links"].popitem(), "nothing is kept for"),
+    ],
+    ids=["less than is remembered", "more", "no such simulator", "no such link"],
+)
+def test_checkpoint_of_another_form(
+    stopped: Path, change: Callable[[dict[str, Any]], Any], says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with h5py.File(stopped, "r+") as file:
+        for slot, kept in read_checkpoints(file).items():
+            change(saved := json.loads(kept.text))
+            write_checkpoint(file, replace(kept, text=json.dumps(saved)), slot)
+    before = stopped.read_bytes()
+    assert main(["resume", str(stopped)]) == 1
+    message = capfd.readouterr().err
+    assert f"cosim: {stopped}: its checkpoint has not the form that this version of cosim keeps" in message
+    assert says in message
+    assert stopped.read_bytes() == before
 
 
 def test_without_a_checkpoint_the_run_begins_anew(

@@ -155,13 +155,17 @@ def _locate_columns(folder: Path, names: Sequence[str]) -> dict[str, tuple[str, 
 def _read_table(path: Path, columns: Sequence[str]) -> dict[str, Floats]:
     table = arrow_csv.read_csv(
         path,
+        read_options=arrow_csv.ReadOptions(use_threads=False),  # as fast, and takes half the memory
         parse_options=arrow_csv.ParseOptions(delimiter=";"),
         convert_options=arrow_csv.ConvertOptions(
             include_columns=columns, column_types=dict.fromkeys(columns, pa.float64())
         ),
     )
     # Not to_numpy(): that imports pandas, which costs more than the reading.
-    return {column: np.concatenate([np.from_dlpack(chunk) for chunk in table[column].chunks]) for column in columns}
+    found = {column: np.concatenate([np.from_dlpack(chunk) for chunk in table[column].chunks]) for column in columns}
+    del table
+    pa.default_memory_pool().release_unused()
+    return found
 
 
 def covering(profiles: Profiles, clock: Clock) -> None:

@@ -21,7 +21,6 @@ import tqdm
 from cosim.case import Case, open_case
 from cosim.case_files import input_digests
 from cosim.errors import CosimError, Interrupted
-from cosim.io.broker import EmbeddedBroker
 from cosim.io.store import ResultWriter
 from cosim.io.takeover import Earlier
 from cosim.prepare import Prepared, prepare
@@ -148,6 +147,8 @@ def _connections(case: Case, stack: ExitStack) -> Connections:
     if case.scenario.transport == "memory":
         return Connections(run_id, memory=True)
     if case.scenario.transport == "embedded":
+        from cosim.io.broker import EmbeddedBroker  # brings amqtt, which no other transport needs
+
         return Connections(run_id, port=stack.enter_context(EmbeddedBroker()).port)
     return Connections(run_id)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
-from scipy.optimize import linprog
 
 from cosim.domain.frames import Floats, frozen
 from cosim.domain.market import Award, Bid, Direction
@@ -149,6 +148,8 @@ def _by_programme(members: Sequence[Member], direction: Direction, prices: Float
         rows.append(scipy.sparse.hstack(blocks))
     upper = [member.rated_kw(direction) for member in members]
     upper += [award_kw, *(room_kwh(store, direction) for _, store in stores)]
+    from scipy.optimize import linprog  # a quarter of a second, which awards of single resources save
+
     found = linprog(
         np.concatenate([np.repeat(cost, n), np.full(n, _MISSING), np.zeros(n * len(stores))]),
         A_eq=scipy.sparse.vstack(rows, format="csr"),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from scipy.optimize import linprog
 
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.frames import Floats
@@ -173,6 +172,8 @@ def _slopes(day: Day, units: Sequence[StorageUnit]) -> Floats:
 
 
 def _linprog(cost: Floats, a: Floats, b: Floats, bounds: list[tuple[float | None, float | None]]) -> Floats:
+    from scipy.optimize import linprog  # a quarter of a second, which runs with given thresholds save
+
     solution = linprog(cost, A_ub=a, b_ub=b, bounds=bounds, method="highs")
     if not solution.success:
         raise CosimError(f"exact sizing: the linear programme has no solution ({solution.message})")

@@ -71,9 +71,11 @@ def test_run_stops_at_until_and_writes_no_report_when_told_so(tmp_path: Path, ca
         assert len(results.time) == 3
 
 
-def test_run_in_an_empty_folder_goes_to_results(tmp_path: Path) -> None:
-    code, printed, err = cosim("run", SCENARIO, "--no-report", *settings("duration=15min"), cwd=tmp_path)
-    assert (code, err) == (0, "")
+def test_run_in_an_empty_folder_goes_to_results(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = said(capfd, "run", SCENARIO, "--no-report", *settings("duration=15min"))
     assert "result  results/mv5_threshold.h5" in printed
     assert (tmp_path / "results" / "mv5_threshold.h5").is_file()
 

@@ -98,13 +98,14 @@ def test_results_of_another_version(folder: Path, refused: Refused) -> None:
         assert refused(command, folder / f"{path}.h5") == f"cosim: {folder / path}.h5: {told}\n"
 
 
-def test_swept_result_of_another_version_is_left_as_it_is(folder: Path) -> None:
+def test_swept_result_of_another_version_is_left_as_it_is(folder: Path, capfd: Capture) -> None:
     (swept,) = (folder / "study").glob("*.h5")
     with h5py.File(swept, "r+") as file:
         file.attrs["format_version"] = 99
     before = swept.read_bytes()
-    code, printed, err = cosim("sweep", folder / "study.yaml", "--workers", "1")
-    assert (code, printed.splitlines()[0]) == (1, "1 runs: 0 there before, 0 done now, 1 failed")
+    assert main(["sweep", str(folder / "study.yaml"), "--workers", "1"]) == 1
+    printed, err = capfd.readouterr()
+    assert printed.splitlines()[0] == "1 runs: 0 there before, 0 done now, 1 failed"
     told = f"{swept}: is of format version 99; this version of cosim reads 1; move it away to have it run anew"
     assert err == f"cosim: 1 of 1 runs failed\n       0  {told}\n"
     assert swept.read_bytes() == before
@@ -178,19 +179,21 @@ def small_disk(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(there)], check=True)
 
 
-def test_sweep_on_a_full_disk(small_disk: Path) -> None:
+def test_sweep_on_a_full_disk(small_disk: Path, capfd: Capture) -> None:
     """What is complete stays; once there is room the sweep does the rest."""
     (done,) = (small_disk / "study").glob("*.h5")
     before = done.read_bytes()
     path = study_file(small_disk.parent, seeds=2, vary={}, out=str(small_disk / "study"))
-    code, printed, err = cosim("sweep", path, "--workers", "1")
-    assert (code, err.splitlines()[0]) == (1, "cosim: 1 of 2 runs failed")
+    assert main(["sweep", str(path), "--workers", "1"]) == 1
+    printed, err = capfd.readouterr()
+    assert err.splitlines()[0] == "cosim: 1 of 2 runs failed"
     assert "No space left on device" in err
     assert "2 runs: 1 there before, 0 done now, 1 failed" in printed
     assert done.read_bytes() == before
     subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
-    code, printed, err = cosim("sweep", path, "--workers", "1")
-    assert (code, err) == (0, "")
+    assert main(["sweep", str(path), "--workers", "1"]) == 0
+    printed, err = capfd.readouterr()
+    assert err == ""
     assert "2 runs: 1 there before, 1 done now, 0 failed" in printed
     assert done.read_bytes() == before
     assert not (small_disk / "study" / UNFINISHED).exists()

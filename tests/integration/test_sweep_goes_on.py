@@ -27,8 +27,8 @@ from cosim.sweep.work import UNFINISHED, Job, work
 
 SEGMENT = 4  # steps
 HOURLY = {"recorder.checkpoint": "1h"}
-LONG = {"overrides": SETTINGS | {"recorder.checkpoint": "30min", "duration": "1d"}, "vary": {}, "seeds": 2}
-"""Runs that take long, for all the segments they have."""
+LONG = {"overrides": SETTINGS | {"recorder.checkpoint": "30min", "duration": "8h"}, "vary": {}, "seeds": 2}
+"""Runs that take a few seconds, for all the segments they have."""
 DEADLINE_S = 120.0
 
 
@@ -183,7 +183,7 @@ def wait_for_a_checkpoint(folder: Path) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not with_checkpoints(folder):
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def holds_open(pid: int, path: Path) -> bool:
@@ -234,7 +234,7 @@ def test_run_of_a_killed_worker_goes_on_with_another(tmp_path: Path, expected: l
                 if any(holds_open(worker.pid, file) for file in with_checkpoints(results / UNFINISHED)):
                     worker.kill()
                     return
-            time.sleep(0.005)
+            time.sleep(0.05)
 
     with farm(tmp_path, 2) as processes:
         killer = threading.Thread(target=kill_one, args=(processes,))

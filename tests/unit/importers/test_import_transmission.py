@@ -45,12 +45,18 @@ def matpower(tmp_path):
     return write
 
 
-@pytest.fixture
-def case9():
+@pytest.fixture(scope="module")
+def shipped_case9():
+    """Read once, which takes a second; not to be changed."""
     with quiet_pandapower():
         from pandapower import networks
 
-        return copy.deepcopy(networks.case9())
+        return networks.case9()
+
+
+@pytest.fixture
+def case9(shipped_case9):
+    return copy.deepcopy(shipped_case9)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def _row(
 
 def _is_single(weights: Floats) -> bool:
     """Whether it is one element that is read, as it is."""
-    return np.count_nonzero(weights) == 1 and weights.max() == 1.0
+    return bool(np.count_nonzero(weights) == 1 and weights.max() == 1.0)
 
 
 def _single_elements(source: tuple[str, str], rows: Sequence[tuple[tuple[str, str], Floats]]) -> tuple[Ints, Ints]:

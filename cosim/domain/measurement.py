@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from cosim.domain.frames import Codes, Floats
 
@@ -56,8 +57,7 @@ class Channel:
         return UNITS[self.quantity]
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     """One published value. ``stamp_s`` is the sensor's own time of measurement [s since start], ``step`` the step
     in which it is published, ``sequence`` counts the messages of its topic from 0."""
 

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,17 +59,16 @@ class SensorModel:
     seed: int
     tolerance_s: float
 
-    @property
+    @cached_property
     def channels(self) -> tuple[Channel, ...]:
         return tuple(sensor.channel for sensor in self.sensors)
 
-    @property
+    @cached_property
     def topics(self) -> tuple[str, ...]:
         return tuple(sensor.channel.topic for sensor in self.sensors)
 
 
-@dataclass(frozen=True)
-class ChannelMemory:
+class ChannelMemory(NamedTuple):
     """What one sensor remembers: the next sequence number, the value last read, and the step (exclusive) until which
     it is stuck at that value."""
 
@@ -95,7 +94,10 @@ class SensorMemory:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars, from which ``from_json`` makes an equal memory."""
-        return asdict(self)
+        return {
+            "channels": [channel._asdict() for channel in self.channels],
+            "pending": [{"arrival_s": each.arrival_s, "message": each.message._asdict()} for each in self.pending],
+        }
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> SensorMemory:
@@ -148,7 +150,7 @@ def measure(model: SensorModel, memory: SensorMemory, step: int, t_s: float, tru
     topics = model.topics
     draws = _draws(model.seed, topics, step // _BLOCK_STEPS)[step % _BLOCK_STEPS].tolist()
     channels: list[ChannelMemory] = []
-    delayed_due = [replace(delayed.message, step=step) for delayed in memory.pending if delayed.arrival_s <= t_s]
+    delayed_due = [delayed.message._replace(step=step) for delayed in memory.pending if delayed.arrival_s <= t_s]
     due: list[Message] = []
     pending = [delayed for delayed in memory.pending if delayed.arrival_s > t_s]
     events: list[SensorEvent] = []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cosim.domain.frames import Floats, frozen
+from cosim.domain.frames import Floats, Ints, frozen
 from cosim.domain.grid import GridLayout
 from cosim.domain.measurement import Channel
 from cosim.domain.site import bus_of_site
@@ -28,11 +28,19 @@ class TruthReader:
     def __init__(
         self, channels: Sequence[Channel], layout: GridLayout, pod_sites: Sequence[str], storage: Sequence[str]
     ) -> None:
-        self._rows = [_row(channel, channels, layout, pod_sites, storage) for channel in channels]
+        rows = [_row(channel, channels, layout, pod_sites, storage) for channel in channels]
+        self._n_channel = len(rows)
+        self._single = {source: _single_elements(source, rows) for source in dict.fromkeys(row[0] for row in rows)}
+        self._several = [(k, *row) for k, row in enumerate(rows) if not _is_single(row[1])]
 
     def read(self, attributes: Mapping[tuple[str, str], Floats]) -> Floats:
         """Readings (n_channel,) from the attributes of `SOURCES`, keyed by (model, attribute)."""
-        return frozen([float(attributes[source] @ weights) for source, weights in self._rows])
+        readings = np.empty(self._n_channel)
+        for source, (channels, elements) in self._single.items():
+            readings[channels] = attributes[source][elements]
+        for k, source, weights in self._several:
+            readings[k] = attributes[source] @ weights
+        return frozen(readings + 0.0)  # no -0.0, as a sum has none
 
 
 def metered_conductors(channels: Sequence[Channel]) -> tuple[str, ...]:
@@ -64,6 +72,17 @@ def _row(
         return ("terminal", quantity), _marked(layout.terminals, where)
     sites = pod_sites if place.phase is not None else [bus_of_site(site) for site in pod_sites]
     return ("pod", quantity), _marked(sites, f"{place.bus}{suffix}")
+
+
+def _is_single(weights: Floats) -> bool:
+    """Whether it is one element that is read, as it is."""
+    return bool(np.count_nonzero(weights) == 1 and weights.max() == 1.0)
+
+
+def _single_elements(source: tuple[str, str], rows: Sequence[tuple[tuple[str, str], Floats]]) -> tuple[Ints, Ints]:
+    """The channels that read one element of ``source``, and which."""
+    single = {k: int(weights.argmax()) for k, (of, weights) in enumerate(rows) if of == source and _is_single(weights)}
+    return np.array([*single], dtype=int), np.array([*single.values()], dtype=int)
 
 
 def _marked(names: Sequence[str], wanted: str) -> Floats:

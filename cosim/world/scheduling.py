@@ -1,22 +1,26 @@
-"""mosaik's scheduler with less arithmetic: the same steps with the same inputs.
+"""mosaik's loop of a simulator with less arithmetic: the same steps with the same inputs.
 
-After each step of any simulator mosaik sets the progress of all of them, though most have not moved, and looks through
-whoever waits for them; to wait for k inputs it makes k tasks. With a dozen simulators that is a third of a run's time.
-While a world is open, five of its functions are replaced by others that give the same (docs/decisions/0014).
+After each step of any simulator mosaik sets the progress of all of them, though most cannot have moved, and looks
+through whoever waits for them; to wait for k inputs it makes k tasks; and it merges the inputs that last with
+themselves. With a dozen simulators that is a third of a run's time. While a world is open, three of its functions are
+replaced by others that give the same (docs/decisions/0014).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from heapq import heappop
 from importlib.metadata import version
 from typing import Any
 
 from mosaik import scheduler
+from mosaik.exceptions import SimulationError
+from mosaik.progress import Progress
 from mosaik.tiered_time import TieredDuration, TieredTime
 
 KNOWN = ("3.6.", "3.7.")
-"""Versions of mosaik in which the five functions are what they are taken for; others run as they come."""
+"""Versions of mosaik in which the three functions are what they are taken for; others run as they come."""
 
 
 @contextmanager
@@ -34,6 +38,43 @@ def lean_scheduling() -> Iterator[None]:
             setattr(place, name, theirs)
 
 
+async def _run(
+    world: Any, sim: Any, until: int, rt_factor: None, rt_strict: bool, lazy_stepping: bool, start_barrier: Any
+) -> None:
+    """All steps of a simulator. Who ends one can move only itself and whom it triggers, directly or not."""
+    sim.started = True
+    await start_barrier.wait()
+    sims = world._get_sim_runners()
+    moved = [other for other in sims.values() if other is sim or sim in other.triggering_ancestors]
+    try:
+        _advance(sim, until)
+        while await scheduler.next_step_settled(sim, world):
+            await _wait_for_dependencies(sim, lazy_stepping)
+            sim.current_step = heappop(sim.next_steps)
+            _check_step(sim, world.max_loop_iterations)
+            max_advance = scheduler.get_max_advance(world, sim, until)
+            await scheduler.step(world, sim, _inputs(sim), max_advance)
+            await scheduler.get_outputs(world, sim)
+            sim.current_step = None
+            scheduler.trigger_successors(sim)
+            for other in moved:
+                _advance(other, until)
+            world.sim_progress = sum([each.progress.time.tiers[0] for each in sims.values()]) * 100 / len(sims) / until
+    except ConnectionError as error:
+        raise SimulationError(f'Simulator "{sim.sid}" closed its connection.', error) from error
+
+
+def _check_step(sim: Any, most_answers: int) -> None:
+    step = sim.current_step.tiers
+    if step != sim.progress.time.tiers:
+        raise SimulationError(f"Simulator {sim.sid} is to make its step at {step}, but is at {sim.progress.time}.")
+    if max(step[1:], default=0) >= most_answers:
+        raise SimulationError(
+            f"Simulator {sim.sid} has performed a sub-step more than {most_answers} times. (The complete now is "
+            f"{sim.current_step}.) This might indicate that you have run into an infinite loop."
+        )
+
+
 async def _wait_for_dependencies(sim: Any, lazy_stepping: bool) -> None:
     """One after the other, without a task for each, as mosaik does from 3.7 on: it is the last that counts. For what is
     there already nothing is awaited."""
@@ -49,37 +90,37 @@ async def _wait_for_dependencies(sim: Any, lazy_stepping: bool) -> None:
             await target.progress.has_reached(until)
 
 
-_advance_progress_anyway = scheduler.advance_progress
+def _inputs(sim: Any) -> dict[str, Any]:
+    """What came, on top of what lasts. The dictionaries of what lasts are handed on themselves, so that what comes for
+    them stays in them."""
+    lasting: dict[str, Any] = dict(sim.persistent_inputs)
+    return sim.timed_input_buffer.get_input(lasting, sim.current_step.time)  # type: ignore[no-any-return]
 
 
-def _advance_progress(sim: Any, world: Any) -> None:
-    """Nothing moves during a step, nor where the time is what it was; the end of the run counts only where nothing
-    comes before it. Who is in the middle of a step can still say something at its time, as from mosaik 3.7 on."""
-    if world.rt_factor:
-        _advance_progress_anyway(sim, world)
-        return
+def _advance(sim: Any, until: int) -> None:
+    """Sets the progress to the earliest time at which a simulator can make a step. Nothing moves during a step; who is
+    in the middle of one can still say something at its time, as from mosaik 3.7 on."""
     if sim.current_step is not None:
         return
-    first = sim.next_steps[0] if sim.next_steps else None
-    for by, reach in sim.triggering_ancestors.items():
-        if by.current_step or by.next_steps:
-            earliest = reach.earliest_sum(by.current_step or by.next_steps[0])
-            first = earliest if first is None or earliest.tiers < first.tiers else first
-    if first is None or first.tiers[0] >= world.until:
-        first = TieredTime(world.until) + sim.from_world_time
-    if first.tiers != sim.progress.time.tiers:
-        sim.progress.set(first)
+    possible = [sim.next_steps[0].tiers] if sim.next_steps else []
+    for by, delays in sim.triggering_ancestors.items():
+        at = by.next_steps[0] if by.current_step is None and by.next_steps else by.current_step
+        if at is not None:
+            possible += [(at + delay).tiers for delay in delays.durations]
+    first = min(possible, default=(until,))
+    now = sim.progress.time
+    if first[0] >= until:
+        first = (until, *[0] * (len(now.tiers) - 1))
+    if first != now.tiers:
+        sim.progress.set(TieredTime(*first))
 
 
-def _share_done(sims: Mapping[str, Any], until: int) -> float:
-    """[%]"""
-    done_s: int = sum([sim.progress.time.tiers[0] for sim in sims.values()])
-    return 100.0 * done_s / (len(sims) * until)
-
-
-def _no_bar(sims: Mapping[str, Any], until: int) -> int:
-    """No progress bar is shown."""
-    return 0
+def _triggered_time(self: Progress, waiting: tuple[TieredTime, TieredDuration, bool]) -> TieredTime | None:
+    """The time at whoever waits, if that has been reached, or passed where it has to."""
+    target, shift, has_to_pass = waiting
+    there = self.time + shift
+    reached = there.tiers > target.tiers if has_to_pass else there.tiers >= target.tiers
+    return there if reached else None
 
 
 def _add(self: TieredTime, interval: TieredDuration) -> TieredTime:
@@ -92,9 +133,7 @@ def _add(self: TieredTime, interval: TieredDuration) -> TieredTime:
 
 
 _REPLACED: tuple[tuple[Any, str, Any, Any], ...] = (
-    (scheduler, "wait_for_dependencies", scheduler.wait_for_dependencies, _wait_for_dependencies),
-    (scheduler, "advance_progress", _advance_progress_anyway, _advance_progress),
-    (scheduler, "get_progress", scheduler.get_progress, _share_done),
-    (scheduler, "get_avg_progress", scheduler.get_avg_progress, _no_bar),
+    (scheduler, "sim_process", scheduler.sim_process, _run),
+    (Progress, "_triggered_time", Progress._triggered_time, _triggered_time),
     (TieredTime, "__add__", TieredTime.__add__, _add),
 )

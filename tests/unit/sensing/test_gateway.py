@@ -1,4 +1,3 @@
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -181,5 +180,5 @@ def test_stamp_exactly_at_the_tolerance_counts_in_spite_of_rounding():
 
 
 def test_message_of_an_unknown_topic_changes_nothing():
-    arrived = [replace(message(0, 1), topic="x/1/p_kw")]
+    arrived = [message(0, 1)._replace(topic="x/1/p_kw")]
     assert snapshot(CHANNELS, arrived, 900.0, 5.0).quality.tolist() == [Quality.MISSING] * 3

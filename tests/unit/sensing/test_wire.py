@@ -1,6 +1,5 @@
 import json
 import math
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -28,7 +27,7 @@ def test_payload_is_compact_json_that_other_programs_can_read():
 
 
 def test_whole_numbers_come_back_as_floats():
-    whole = replace(MESSAGE, value=5, stamp_s=900)
+    whole = MESSAGE._replace(value=5, stamp_s=900)
     decoded = decode(whole.topic, encode(whole, CLOCK, "r"), "r")
     assert decoded == whole
     assert isinstance(decoded.value, float)
@@ -36,7 +35,7 @@ def test_whole_numbers_come_back_as_floats():
 
 def test_value_that_is_not_finite_is_not_encoded():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        encode(replace(MESSAGE, value=math.nan), CLOCK, "r")
+        encode(MESSAGE._replace(value=math.nan), CLOCK, "r")
 
 
 def payload_with(**changed: object) -> bytes:
@@ -72,7 +71,7 @@ def test_unchanged_payload_is_not_foreign():
 
 
 def test_end_marker_lists_topic_and_sequence():
-    others = [MESSAGE, replace(MESSAGE, sequence=4), replace(MESSAGE, topic="sub/1/p_kw")]
+    others = [MESSAGE, MESSAGE._replace(sequence=4), MESSAGE._replace(topic="sub/1/p_kw")]
     payload = encode_end(4, others, "r")
     assert decode_end(payload, "r") == End(4, frozenset({("sub/3/p_kw", 3), ("sub/3/p_kw", 4), ("sub/1/p_kw", 3)}))
     assert payload == encode_end(4, reversed(others), "r")

@@ -1,13 +1,14 @@
 """Less arithmetic in mosaik's scheduler changes no step: what every simulator did and heard, with and without."""
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import mosaik
 import mosaik_api_v3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mosaik.exceptions import SimulationError
 from mosaik.tiered_time import TieredDuration, TieredTime
 
 from cosim.world import scheduling
@@ -49,13 +50,17 @@ class Toy(mosaik_api_v3.Simulator):
         return {"toy": {name: told[name] for name in outputs["toy"] if name != "said" or speaks}}
 
 
-def _steps(until: int) -> list[str]:
+def _steps(until: int, most_answers: int = 100) -> list[str]:
     """Time-based simulators at two rates, two hybrid ones that answer each other, one woken by events, and one that
     hears of it a step later."""
     LOG.clear()
     try:
         with mosaik.World(
-            {"Toy": {"python": f"{__name__}:Toy"}}, skip_greetings=True, configure_logging=False, cache=False
+            {"Toy": {"python": f"{__name__}:Toy"}},
+            skip_greetings=True,
+            configure_logging=False,
+            cache=False,
+            max_loop_iterations=most_answers,
         ) as world:
             meter = world.start("Toy", sim_id="meter").toy()
             slow = world.start("Toy", sim_id="slow", every=3).toy()
@@ -93,6 +98,14 @@ def test_every_simulator_does_and_hears_the_same(until):
         assert _of(who, ours)
     assert f"dso@{until - 1}.2 " in "\n".join(ours)
     assert sum(step.startswith("recorder") for step in ours) == until
+
+
+@pytest.mark.filterwarnings("ignore:.*is not recommended")
+@pytest.mark.parametrize("scheduling_of", [nullcontext, lean_scheduling])
+def test_who_answers_too_often_is_named(scheduling_of):
+    named = r"Simulator dso has performed a sub-step more than 2 times. \(The complete now is 0:2\.\)"
+    with scheduling_of(), pytest.raises(SimulationError, match=named):
+        _steps(3, most_answers=2)
 
 
 _tier = st.integers(0, 5)

@@ -86,13 +86,14 @@ def clear_with_ac(
         largest.append(max((check.excess_pu for check in found), default=0.0))
         if not above or len(largest) == MAX_ROUNDS:
             return AcClearing(clearing, len(largest), above, tuple(largest))
+        offers, x, case = clearing.offers, clearing.solution.x, replace(case, networks=())
+        del clearing  # its networks are as large as the new ones
         networks = [
             rebased(linearise(t, *point), *start) for t, (point, start) in enumerate(zip(points, schedule, strict=True))
         ]
         case = replace(case, networks=tuple(networks))
         for t, of_mtu in enumerate(checks):
-            _tighten(margins[t], MtuNetwork(case, clearing.offers, t), clearing, of_mtu)
-        del clearing  # its networks are as large as the new ones
+            _tighten(margins[t], MtuNetwork(case, offers, t), x, of_mtu)
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,10 @@ def _given(clearing: Clearing, network: MtuNetwork, key: LimitKey) -> float:
     return float(clearing.solution.x[used].sum()) * scale_kw
 
 
-def _tighten(margin: Floats, network: MtuNetwork, clearing: Clearing, checks: Sequence[_Check]) -> None:
-    """Sets the margins (n_quantity, 2) of the limits that were looked at so that the new model, at the present plan, is
-    as far above each as the power flow is."""
-    state = network.state(clearing.solution.x)
+def _tighten(margin: Floats, network: MtuNetwork, x: Floats, checks: Sequence[_Check]) -> None:
+    """Sets the margins (n_quantity, 2) of the limits that were looked at so that the new model, at the present plan
+    ``x``, is as far above each as the power flow is."""
+    state = network.state(x)
     short: dict[tuple[int, int], float] = {}
     for check in checks:
         family = network.families[check.key.family]

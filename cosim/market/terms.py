@@ -334,7 +334,7 @@ class MtuNetwork:
         of_pod = self._uncertainty.of_pod
         if self._residual is None:
             return no_coef, self.protection.on(quantity, weight, family.ceiling)[:, 0]
-        effect = np.einsum("np,n->np", self.protection.effect[quantity], weight[:, 0]).real
+        effect = np.einsum("np,n->np", self.protection.effect(quantity), weight[:, 0]).real
         every = family.ceiling or set_.norm == "box"
         if set_.loadings is None:
             effect = np.abs(effect)

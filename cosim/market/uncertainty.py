@@ -170,21 +170,23 @@ def certain(n_pod: int) -> Uncertainty:
 
 
 class Protection:
-    """What forecast errors can do to the quantities of one network.
-
-    ``effect`` (n_quantity, n_xi): complex change by xi = 1.
-    """
+    """What forecast errors can do to the quantities of one network."""
 
     def __init__(self, network: NetworkRows, uncertainty: Uncertainty) -> None:
         self.uncertainty, self._set = uncertainty, uncertainty.set
         self._unscaled_reach: dict[str, Floats] = {}  # by norm
         self._reim = uncertainty.worst_case == "reim"
         self._ceiling = UncertaintySet("box", loadings=self._set.loadings)
-        by_p, by_q = network.by_p * uncertainty.half_p_kw, network.by_q * uncertainty.half_q_kvar
-        if uncertainty.effect_factor is not None:
-            by_p, by_q = by_p * uncertainty.effect_factor, by_q * uncertainty.effect_factor
-        self.effect = by_p + by_q if uncertainty.reactive == "with_active" else np.hstack([by_p, by_q])
-        self._base, self._n_conductor = network.base, len(network.conductors)
+        self._network, self._n_conductor = network, len(network.conductors)
+
+    def effect(self, at: Ints | slice = slice(None)) -> Complexes:
+        """Complex change of the quantities ``at`` (n,), by default of all, by xi = 1 (n, n_xi). Not kept: over a day
+        ahead that would be large."""
+        given = self.uncertainty
+        by_p, by_q = self._network.by_p[at] * given.half_p_kw, self._network.by_q[at] * given.half_q_kvar
+        if given.effect_factor is not None:
+            by_p, by_q = by_p * given.effect_factor, by_q * given.effect_factor
+        return by_p + by_q if given.reactive == "with_active" else np.hstack([by_p, by_q])
 
     def reach(self, ceiling: bool, scale: Floats | None = None) -> Floats:
         """No plane's protection is more than this (n_quantity,). ``scale`` (n_pod,) is that of the bands."""
@@ -196,7 +198,7 @@ class Protection:
         return self._unscaled_reach[of.norm]
 
     def _reach(self, of: UncertaintySet, scale: Floats | None) -> Floats:
-        factors = self._set.factors(self._scaled(self.effect, scale))
+        factors = self._set.factors(self._scaled(self.effect(), scale))
         reach = of.largest(np.abs(factors))
         if self._reim:
             reach[: self._n_conductor] = np.abs(self._reim_sum(np.arange(self._n_conductor)))
@@ -222,7 +224,7 @@ class Protection:
         return self._ceiling if ceiling else self._set
 
     def _rows(self, at: Ints, weight: Complexes, scale: Floats | None) -> Floats:
-        factors = self._set.factors(self._scaled(self.effect[at], scale))
+        factors = self._set.factors(self._scaled(self.effect(at), scale))
         found = weight.real[:, :, None] * factors.real[:, None, :]
         found -= weight.imag[:, :, None] * factors.imag[:, None, :]
         return np.asarray(found)
@@ -232,7 +234,7 @@ class Protection:
 
     def _reim_sum(self, at: Ints) -> Complexes:
         """Sum of all moduli with the signs of the current at the schedule (n,)."""
-        base, effect = self._base[at], self.effect[at]
+        base, effect = self._network.base[at], self.effect(at)
         return np.asarray(
             np.sign(base.real) * np.abs(effect.real).sum(axis=1)
             + 1j * np.sign(base.imag) * np.abs(effect.imag).sum(axis=1)

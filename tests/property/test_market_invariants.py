@@ -90,7 +90,7 @@ def test_r3_full_correlation_is_the_box_where_all_effects_have_one_sign(shape, s
     for family in plane_families(net, case.settings.limits):
         by_box, by_ball = (each.on(family.quantity, family.weight, False) for each in (boxed, ball))
         assert (by_ball <= by_box * (1.0 + 1e-9) + 1e-12).all()
-        effect = (family.weight[:, :, None] * boxed.effect[family.quantity][:, None, :]).real
+        effect = (family.weight[:, :, None] * boxed.effect()[family.quantity][:, None, :]).real
         alike = (effect >= 0.0).all(axis=2) | (effect <= 0.0).all(axis=2)
         np.testing.assert_allclose(by_ball[alike], by_box[alike], rtol=1e-6, atol=1e-9)
     one, many = (cost(uncertain(case, kind)) for kind in (ellipsoid(np.ones((n, n)), 1.0), box()))
@@ -144,7 +144,7 @@ def test_r5_no_error_of_the_set_breaks_a_limit_and_the_worst_reaches_it(shape, s
     cleared = clear(uncertain(case, kind), SOLVER)
     broken = {each.element for each in cleared.unsolved}
     network = cleared.networks[0]
-    z, effect = network.state(cleared.solution.x).z, network.protection.effect
+    z, effect = network.state(cleared.solution.x).z, network.protection.effect()
     corners = worst_corners(cleared)
     xi = np.vstack([sample(kind, len(net.pods), np.random.default_rng(seed)), *(corner.xi for corner in corners)])
     moduli = np.abs(z + xi @ effect.T)

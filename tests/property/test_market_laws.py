@@ -110,7 +110,7 @@ def test_r5_no_error_of_the_set_breaks_a_limit_and_the_worst_reaches_it(seed, lo
     network = cleared.networks[0]
     z = network.state(cleared.solution.x).z
     xi = np.vstack([sample(kind, len(net.pods), np.random.default_rng(seed)), *(c.xi for c in worst_corners(cleared))])
-    moduli = np.abs(z + xi @ network.protection.effect.T)
+    moduli = np.abs(z + xi @ network.protection.effect().T)
     n_i = len(net.conductors)
     assert (moduli[:, :n_i] <= net.i_max_a * (1.0 + 1e-7)).all()
     assert (moduli[:, n_i:] >= net.v_min_pu - 1e-7).all()
@@ -119,7 +119,7 @@ def test_r5_no_error_of_the_set_breaks_a_limit_and_the_worst_reaches_it(seed, lo
         family = network.families[corner.key.family]
         quantity = family.quantity[corner.key.limit]
         reached = (
-            family.weight[corner.key.limit] * (z[quantity] + network.protection.effect[quantity] @ corner.xi)
+            family.weight[corner.key.limit] * (z[quantity] + network.protection.effect()[quantity] @ corner.xi)
         ).real
         assert (reached - family.bound[corner.key.limit]).max() == pytest.approx(0.0, abs=1e-6 * corner.limit)
 

@@ -71,7 +71,7 @@ def test_base_current():
 @pytest.mark.parametrize("slip", [False, True])
 def test_delta_of_the_current(case, slip):
     uncertain = uncertainty(case, effect_factor=upstream() if slip else None)
-    delta = Protection(network(), uncertain).effect[0].sum()
+    delta = Protection(network(), uncertain).effect()[0].sum()
     end = "_slip_a" if slip else "_a"
     check(f"case{case}_delta_re{end}", delta.real)
     check(f"case{case}_delta_im{end}", delta.imag)
@@ -84,7 +84,7 @@ def test_activation_and_current_after_it(case):
     check(f"case{case}_pod4_kw", of(cleared)["POD4"])
     assert of(cleared)["POD2"] == of(cleared)["POD7"] == 0.0
     state = cleared.networks[0].state(cleared.solution.x)
-    check(f"case{case}_linear_a", abs(state.z[0] + cleared.networks[0].protection.effect[0].sum()))
+    check(f"case{case}_linear_a", abs(state.z[0] + cleared.networks[0].protection.effect()[0].sum()))
     check(f"case{case}_ac_a", ac_at_worst_corner(cleared, case))
 
 
@@ -95,7 +95,7 @@ def test_printed_slip_as_a_documented_compatibility_case():
 def test_case_3_by_the_same_code():
     cleared = clear(study(3)).require_solved()
     z = cleared.networks[0].state(cleared.solution.x).z[0]
-    effect = cleared.networks[0].protection.effect[0]
+    effect = cleared.networks[0].protection.effect()[0]
     corners = np.array(list(itertools.product((-1.0, 1.0), repeat=len(PODS))))
     largest = np.abs(z + corners @ effect).max()
     assert LIMIT_A * np.cos(np.pi / 32) - 1e-6 <= largest <= LIMIT_A + 1e-6
@@ -227,7 +227,7 @@ class TestTraps:
         net = rotated(network(), turn)
         found = clear(study(2, net=net, uncertain=uncertainty(2, worst_case="reim")))
         check("case2_pod4_kw", of(found)["POD4"])
-        effect = Protection(net, uncertainty(2)).effect[0]
+        effect = Protection(net, uncertainty(2)).effect()[0]
         unsigned = np.abs(effect.real).sum() + 1j * np.abs(effect.imag).sum()
         rows = plane_families(net, LimitSettings(planes=32))[0]
         assert (rows.weight[0] * (net.i_a[0] + unsigned)).real.max() < rows.bound[0, 0]

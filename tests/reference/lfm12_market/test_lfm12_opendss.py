@@ -80,7 +80,7 @@ def test_change_with_all_loads_up(currents_a, case):
 def test_case_3_at_its_worst_corner_is_within_the_limit(currents_a):
     linear = clear(study(3))
     network = linear.networks[0]
-    z = network.state(linear.solution.x).z[0] + network.protection.effect[0].sum()
+    z = network.state(linear.solution.x).z[0] + network.protection.effect()[0].sum()
     found = currents_a(*corner(linear, 3))[0]
     assert abs(found) == pytest.approx(abs(z), rel=5e-4)
     assert abs(found) < 117.0

@@ -87,7 +87,7 @@ class TestProtection:
         return protection.on(np.array([0]), np.array([[np.exp(-1j * angle)]]), False)[0, 0]
 
     def test_effect_has_the_sign_of_consumption(self):
-        np.testing.assert_allclose(self.of().effect, [[10.0, 5.0], [-0.01, -0.01]])
+        np.testing.assert_allclose(self.of().effect(), [[10.0, 5.0], [-0.01, -0.01]])
 
     def test_depends_on_the_direction_of_the_plane(self):
         assert self.rows(self.of(), 0.0) == pytest.approx(15.0)
@@ -119,7 +119,7 @@ class TestProtection:
         assert self.rows(Protection(self.NET, certain(2)), 0.3) == 0.0
 
     def test_effect_factor_multiplies(self):
-        np.testing.assert_allclose(self.of(effect_factor=np.array([2.0, 1j])).effect[0], [20.0, 5j])
+        np.testing.assert_allclose(self.of(effect_factor=np.array([2.0, 1j])).effect()[0], [20.0, 5j])
 
 
 class TestReimOfTheStudy:
@@ -217,7 +217,7 @@ class TestPAndQApart:
 
     def test_effect_factor_multiplies_both(self):
         factor = np.array([2.0, 1j])
-        twice, once = (Protection(self.NET, self.of(**way)).effect for way in ({"effect_factor": factor}, {}))
+        twice, once = (Protection(self.NET, self.of(**way)).effect() for way in ({"effect_factor": factor}, {}))
         np.testing.assert_allclose(twice, once * [2.0, 1j, 2.0, 1j])
 
     def test_wrong_shapes_and_reim_are_refused(self):

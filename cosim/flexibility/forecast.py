@@ -74,8 +74,8 @@ class Move:
 def corrected(days_kw: Floats, days_now_kw: Floats, coverage: float) -> Move:
     """To the mean of similar days, moved by as much as the present is off theirs.
 
-    ``days_kw``, ``days_now_kw`` (n_day, ..., n_pod) [kW]: the MTU ahead and the present one on the days looked back. The
-    half-band is of what that would have missed on those days. Raises ProfileError for fewer than two days.
+    ``days_kw``, ``days_now_kw`` (n_day, ..., n_pod) [kW]: the MTU ahead and the present one on the days looked back.
+    The half-band is of what that would have missed on those days. Raises ProfileError for fewer than two days.
     """
     moved_kw = days_kw - days_now_kw
     others_kw = (moved_kw - moved_kw.mean(axis=0)) * (len(days_kw) / (len(days_kw) - 1))

@@ -13,9 +13,9 @@ from cosim.domain.frames import Complexes, Floats, Ints
 from cosim.grid.linear import Linearisation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkRows:
-    """Quantities with limits in one MTU, with the PODs at their schedule.
+    """Quantities with limits in one MTU, with the PODs at their schedule. None equals another.
 
     ``p_kw``, ``q_kvar`` (n_pod,) scheduled consumption. ``i_a`` (n_conductor,) complex currents, ``v_pu`` (n_node,)
     complex voltages; ``*_by_p``, ``*_by_q`` their derivatives by consumption [per kW, per kvar], (..., n_pod);

@@ -49,7 +49,8 @@ _CLOSE = 0.995
 @dataclass(frozen=True, eq=False)
 class Situation:
     """The schedule without what is to be bought over the MTUs from ``t_s`` on, and half-bands of its error, all
-    (n_mtu, n_pod) [kW, kvar]; ``position`` (n_control,) of taps and capacitors, and of the operator's measures last."""
+    (n_mtu, n_pod) [kW, kvar]; ``position`` (n_control,) of taps and capacitors, and of the operator's measures last.
+    None equals another."""
 
     t_s: int
     p_kw: Floats
@@ -187,7 +188,12 @@ class LocalMarket:
             return (*controls, *(float(at[measure.name]) for measure in measures))
 
         choice = choose_measures(
-            self._case(situation, book, resources, [self._rows(situation, t) for t in range(len(situation.p_kw))]),
+            self._case(
+                situation,
+                book,
+                resources,
+                [(self._rows(situation, t), self._uncertainty(situation, t)) for t in range(len(situation.p_kw))],
+            ),
             measures,
             start,
             lambda at: self.model_at(position(at)),
@@ -219,22 +225,21 @@ class LocalMarket:
             gate_s=gate_s,
         )
 
+    def _protected(self, situation: Situation, t: int) -> tuple[NetworkRows, Protection]:
+        """The network in an MTU of a situation, and what forecast errors can do to it."""
+        rows = self._rows(situation, t)
+        return rows, self._protection(rows, situation, t)
+
     @cached_property
-    def _protected(self) -> Callable[[Situation, int], tuple[NetworkRows, Protection]]:
-        """The network in an MTU of a situation, and what forecast errors can do to it. Only what was asked for last is
-        kept: together they are large."""
+    def _protection(self) -> Callable[[NetworkRows, Situation, int], Protection]:
+        """As `_protected`. Only what was asked for last is kept: together they are large."""
+        return lru_cache(1)(lambda rows, situation, t: Protection(rows, self._uncertainty(situation, t)))
 
-        def protected(situation: Situation, t: int) -> tuple[NetworkRows, Protection]:
-            rows, uncertainty = self._rows(situation, t)
-            return rows, Protection(rows, uncertainty)
+    def _rows(self, situation: Situation, t: int) -> NetworkRows:
+        return self.model_at(situation.position).linearise(t, situation.p_kw[t], situation.q_kvar[t])
 
-        return lru_cache(1)(protected)
-
-    def _rows(self, situation: Situation, t: int) -> tuple[NetworkRows, Uncertainty]:
-        """Network and forecast errors in an MTU of a situation."""
-        rows = self.model_at(situation.position).linearise(t, situation.p_kw[t], situation.q_kvar[t])
-        half = situation.half_p_kw[t], situation.half_q_kvar[t]
-        return rows, uncertainty_of(self.config.uncertainty, *half, self.kinds)
+    def _uncertainty(self, situation: Situation, t: int) -> Uncertainty:
+        return uncertainty_of(self.config.uncertainty, situation.half_p_kw[t], situation.half_q_kvar[t], self.kinds)
 
     def _solver(self) -> Solver:
         if self.config.solver == "highs":

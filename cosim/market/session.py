@@ -23,7 +23,7 @@ from cosim.market.clearing import clear
 from cosim.market.feeder_model import FeederModel
 from cosim.market.grid_side import MeasureChoice, Mode, choose_measures
 from cosim.market.highs import Highs
-from cosim.market.network import NetworkRows
+from cosim.market.network import NetworkRows, stacked_rows
 from cosim.market.outcome import Clearing, Unsolved
 from cosim.market.planes import LimitSettings
 from cosim.market.pricing import awards
@@ -286,21 +286,22 @@ def network_part(rows: NetworkRows, keep: Mask) -> NetworkRows:
     """The quantities marked in ``keep`` (n_quantity,)."""
     if keep.all():
         return rows
-    n = len(rows.conductors)
+    kept, n = np.flatnonzero(keep), len(rows.conductors)
     i, v = np.flatnonzero(keep[:n]), np.flatnonzero(keep[n:])
-    return replace(
-        rows,
-        conductors=tuple(rows.conductors[k] for k in i),
-        i_a=rows.i_a[i],
-        i_by_p=rows.i_by_p[i],
-        i_by_q=rows.i_by_q[i],
+    return stacked_rows(
+        base=rows.base[kept],
+        by_p=rows.by_p[kept],
+        by_q=rows.by_q[kept],
+        conductors=[rows.conductors[k] for k in i],
+        pods=rows.pods,
+        p_kw=rows.p_kw,
+        q_kvar=rows.q_kvar,
         i_max_a=rows.i_max_a[i],
         nodes=tuple(rows.nodes[k] for k in v),
-        v_pu=rows.v_pu[v],
-        v_by_p=rows.v_by_p[v],
-        v_by_q=rows.v_by_q[v],
         v_min_pu=rows.v_min_pu[v],
         v_max_pu=rows.v_max_pu[v],
+        head_by_p=rows.head_by_p,
+        head_by_q=rows.head_by_q,
     )
 
 

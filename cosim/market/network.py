@@ -57,6 +57,16 @@ class NetworkRows:
         return np.concatenate([self.i_a, self.v_pu])
 
     @cached_property
+    def upper(self) -> Floats:
+        """Upper limits (n_quantity,) [A, pu], NaN where there is none."""
+        return np.concatenate([self.i_max_a, self.v_max_pu])
+
+    @cached_property
+    def lower(self) -> Floats:
+        """Lower limits (n_quantity,) [A, pu], NaN where there is none."""
+        return np.concatenate([np.full(len(self.conductors), np.nan), self.v_min_pu])
+
+    @cached_property
     def by_p(self) -> Complexes:
         """(n_quantity, n_pod) [A or pu per kW]."""
         return _joined(self.i_by_p, self.v_by_p)

@@ -307,9 +307,7 @@ def network_part(rows: NetworkRows, keep: Mask) -> NetworkRows:
 
 def _foreseen(mtu: int, rows: NetworkRows, protection: Protection) -> list[Foreseen]:
     reach = protection.reach(ceiling=False)
-    size, n = np.abs(rows.base), len(rows.conductors)
-    highest = np.concatenate([rows.i_max_a, rows.v_max_pu])
-    lowest = np.concatenate([np.full(n, np.nan), rows.v_min_pu])
+    size, n, highest, lowest = np.abs(rows.base), len(rows.conductors), rows.upper, rows.lower
     over, under = np.flatnonzero(size + reach > highest).tolist(), np.flatnonzero(size - reach < lowest).tolist()
     return [
         Foreseen(mtu, "i_max" if k < n else "v_max", rows.names[k], *_figures(size[k], size[k] + reach[k], highest[k]))
@@ -334,10 +332,8 @@ def _in_question(rows: NetworkRows, protection: Protection, capability_kw: tuple
     reach = reach + np.abs(rows.by_p) @ by_kw
     if by_kvar.any():
         reach += np.abs(rows.by_q) @ by_kvar
-    size, n = np.abs(rows.base), len(rows.conductors)
-    over = size + reach > _CLOSE * np.concatenate([rows.i_max_a, rows.v_max_pu])
-    under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _CLOSE
-    return np.asarray(over | under)
+    size = np.abs(rows.base)
+    return np.asarray((size + reach > _CLOSE * rows.upper) | (size - reach < rows.lower / _CLOSE))
 
 
 def registered_kw(resources: Mapping[str, Resource], pods: Sequence[str]) -> tuple[Floats, Floats]:

@@ -125,7 +125,7 @@ class Voice:
         self._party: Party | None = None
         self._said: tuple[Told, ...] = ()
         self._log: list[dict[str, Any]] = []
-        self._of_stages = self._stage_outputs()
+        self._of_stages: dict[tuple[str, str], Any] | None = None
 
     def outputs(self) -> dict[str, tuple[Output, ...]]:
         """By model: ``mail``, ``log``, and of who clears ``award`` and ``stage``."""
@@ -149,8 +149,7 @@ class Voice:
         Raises MarketError as `ended`.
         """
         self.ended()
-        self._party, self._said, self._log = None, (), []
-        self._of_stages = self._stage_outputs()
+        self._party, self._said, self._log, self._of_stages = None, (), [], None
         if own is not None:
             self._party = party(self._id, tuple(self._parties.values()), self._scheme, own)
             with self._named(own.t_s):
@@ -176,7 +175,7 @@ class Voice:
             self._party, said = step(self._party, [message for message in came if message.t_s == t_s], self._solver)
             self._say(said)
         if self._party.rounds != before:
-            self._of_stages = self._stage_outputs()
+            self._of_stages = None
 
     def given(self) -> dict[tuple[str, str], Any]:
         """The outputs: what has just been said, once, and all the rest of this step."""
@@ -185,10 +184,12 @@ class Voice:
             ("mail", f"to_{name}"): [message for message in said if message.receiver == self._parties[name]]
             for name in self._hearers
         }
+        if self._of_stages is None:  # the same until another one is cleared
+            self._of_stages = self._stage_outputs()
         return {**mail, ("log", MESSAGES.name): list(self._log), **self._of_stages}
 
     def _stage_outputs(self) -> dict[tuple[str, str], Any]:
-        """What its stages have come to by now: the same until another one is cleared."""
+        """What its stages have come to by now."""
         if not self._clears:
             return {}
         awards = self._awards()

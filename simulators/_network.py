@@ -45,8 +45,8 @@ class Network:
         """The feeder in the one MTU of a situation as an area of that name, with the limits that its resources could
         matter for."""
         model = self.market.model_at(situation.position)
-        linear, rows = model.around(situation.p_kw[0], situation.q_kvar[0])
-        return area_grid(name, linear, *self.market.in_question(rows, situation, self._registered_kw))
+        linear, _ = model.around(situation.p_kw[0], situation.q_kvar[0])
+        return area_grid(name, linear, *self.market.in_question(situation, self._registered_kw))
 
     def snapshot(self, name: str, p_kw: Floats, q_kvar: Floats) -> Grid:
         """The feeder at powers of PODs (n_pod,) as an area of that name, with all limits and its controls where the

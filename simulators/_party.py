@@ -125,6 +125,7 @@ class Voice:
         self._party: Party | None = None
         self._said: tuple[Told, ...] = ()
         self._log: list[dict[str, Any]] = []
+        self._of_stages: dict[tuple[str, str], Any] | None = None
 
     def outputs(self) -> dict[str, tuple[Output, ...]]:
         """By model: ``mail``, ``log``, and of who clears ``award`` and ``stage``."""
@@ -148,7 +149,7 @@ class Voice:
         Raises MarketError as `ended`.
         """
         self.ended()
-        self._party, self._said, self._log = None, (), []
+        self._party, self._said, self._log, self._of_stages = None, (), [], None
         if own is not None:
             self._party = party(self._id, tuple(self._parties.values()), self._scheme, own)
             with self._named(own.t_s):
@@ -168,11 +169,13 @@ class Voice:
         """
         if self._party is None:
             return
-        t_s = self._party.knows.own.t_s
+        t_s, before = self._party.knows.own.t_s, self._party.rounds
         came: list[Told] = [told for (entity, _), mail in inputs.items() if entity in _BOXES for told in mail]
         with self._named(t_s):
             self._party, said = step(self._party, [message for message in came if message.t_s == t_s], self._solver)
             self._say(said)
+        if self._party.rounds != before:
+            self._of_stages = None
 
     def given(self) -> dict[tuple[str, str], Any]:
         """The outputs: what has just been said, once, and all the rest of this step."""
@@ -181,16 +184,20 @@ class Voice:
             ("mail", f"to_{name}"): [message for message in said if message.receiver == self._parties[name]]
             for name in self._hearers
         }
-        found: dict[tuple[str, str], Any] = {**mail, ("log", MESSAGES.name): list(self._log)}
+        if self._of_stages is None:  # the same until another one is cleared
+            self._of_stages = self._stage_outputs()
+        return {**mail, ("log", MESSAGES.name): list(self._log), **self._of_stages}
+
+    def _stage_outputs(self) -> dict[tuple[str, str], Any]:
+        """What its stages have come to by now."""
         if not self._clears:
-            return found
+            return {}
         awards = self._awards()
         sold = {
             seller: [to_json(award) for award, _, area in awards if seller == ("aggregator" if area else "generators")]
             for seller in self._sellers
         }
         return {
-            **found,
             **{("award", f"to_{seller}"): own for seller, own in sold.items()},
             ("award", AWARDS.name): [self._award_row(*award) for award in awards],
             **{("stage", table): rows for table, rows in self._stage_rows().items()},

@@ -70,13 +70,12 @@ def overloads(case: CoordinationCase, dispatch_kw: Mapping[str, float]) -> tuple
             q_kvar[index[unit.pod]] += unit.kvar_per_kw * kw
     before, after = np.abs(rows.base), np.abs(rows.at(p_kw, q_kvar))
     n = len(rows.conductors)
-    upper, lower = np.concatenate([rows.i_max_a, rows.v_max_pu]), np.concatenate([np.full(n, np.nan), rows.v_min_pu])
     units: dict[str, str] = {"": case.transmission.unit, **{name: area.grid.unit for name, area in case.areas.items()}}
     found = []
     for k, element in enumerate(rows.names):
         measured = units[area_of(element)] if k < n else "pu"
         kind = "i_max" if k < n else "v_max"
-        for what, limit, sign in ((kind, upper[k], 1.0), ("v_min", lower[k], -1.0)):
+        for what, limit, sign in ((kind, rows.upper[k], 1.0), ("v_min", rows.lower[k], -1.0)):
             if max(sign * (before[k] - limit), sign * (after[k] - limit)) > _REL * limit:
                 found.append(Overload(element, what, float(after[k]), float(before[k]), float(limit), measured))
     return tuple(found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from cosim.grid.engine import Engine
 from cosim.grid.feeder import find_feeder, load_feeder
 from cosim.grid.limits import Limits
 from cosim.grid.linear import Linearisation, LinearNetwork
-from cosim.market.network import NetworkRows, network_rows
+from cosim.market.network import NetworkRows, network_rows, renamed
 from cosim.market.uncertainty import Uncertainty
 from cosim.scenario import schema
 
@@ -69,9 +68,14 @@ def area_grid(area: str, model: Linearisation, rows: NetworkRows, uncertainty: U
     """A linearised feeder as the network of an area: all of it under the area's name; ``rows``: what ``model`` says of
     limited quantities, or some of them."""
     pods, conductors, nodes = (_within(area, names) for names in (rows.pods, rows.conductors, rows.nodes))
-    named = replace(rows, pods=pods, conductors=conductors, nodes=nodes)
     import_kw = float(model.state.head_kva.sum().real)
-    return Grid(named, model.head_by_p.imag, model.head_by_q.imag, uncertainty, import_kw=import_kw)
+    return Grid(
+        renamed(rows, pods, conductors, nodes),
+        model.head_by_p.imag,
+        model.head_by_q.imag,
+        uncertainty,
+        import_kw=import_kw,
+    )
 
 
 @lru_cache(_NAMES_KEPT)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cosim.domain.frames import Complexes, Floats
 from cosim.domain.market import Resource
 from cosim.errors import BidError, Fault
-from cosim.market.network import NetworkRows
+from cosim.market.network import NetworkRows, stacked_rows
 from cosim.market.uncertainty import Uncertainty, UncertaintySet
 
 COUNTERPART: Final = "counterpart"
@@ -260,15 +260,18 @@ def _no_effect(rows: NetworkRows, n: int) -> _Effect:
 def _with_pods(grid: Grid, names: Sequence[str], by_p: _Effect, by_q: _Effect) -> Grid:
     """With more PODs, which consume nothing."""
     rows, none, band = grid.rows, np.zeros(len(names)), grid.uncertainty
-    wide = replace(
-        rows,
+    wide = stacked_rows(
+        base=rows.base,
+        by_p=np.hstack([rows.by_p, np.vstack([by_p.i, by_p.v])]),
+        by_q=np.hstack([rows.by_q, np.vstack([by_q.i, by_q.v])]),
+        conductors=rows.conductors,
         pods=(*rows.pods, *names),
         p_kw=np.concatenate([rows.p_kw, none]),
         q_kvar=np.concatenate([rows.q_kvar, none]),
-        i_by_p=np.hstack([rows.i_by_p, by_p.i]),
-        i_by_q=np.hstack([rows.i_by_q, by_q.i]),
-        v_by_p=np.hstack([rows.v_by_p, by_p.v]),
-        v_by_q=np.hstack([rows.v_by_q, by_q.v]),
+        i_max_a=rows.i_max_a,
+        nodes=rows.nodes,
+        v_min_pu=rows.v_min_pu,
+        v_max_pu=rows.v_max_pu,
         head_by_p=np.concatenate([rows.head_by_p, by_p.head]),
         head_by_q=np.concatenate([rows.head_by_q, by_q.head]),
     )

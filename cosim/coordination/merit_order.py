@@ -153,11 +153,9 @@ def _near_a_limit(problem: Problem, kw: Mapping[str, float]) -> bool:
     change = _change(problem, kw)
     if change is None or (band is not None and band.base == "residual"):
         return True
-    size, n = np.abs(rows.at(*change) if any(each.any() for each in change) else rows.base), len(rows.conductors)
+    size = np.abs(rows.at(*change) if any(each.any() for each in change) else rows.base)
     reach = np.zeros(len(size)) if band is None else problem.case.protections[0].reach(ceiling=True)
-    over = size + reach > _NEAR * np.concatenate([rows.i_max_a, rows.v_max_pu])
-    under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _NEAR
-    return bool((over | under).any())
+    return bool(((size + reach > _NEAR * rows.upper) | (size - reach < rows.lower / _NEAR)).any())
 
 
 def _change(problem: Problem, kw: Mapping[str, float]) -> tuple[Floats, Floats] | None:

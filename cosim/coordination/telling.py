@@ -102,16 +102,12 @@ def _with_members(own: Own, bids: Sequence[Bid]) -> Offered:
 
 def _excesses(own: Own) -> dict[str, float]:
     """By how much currents and voltages of areas are beyond their limits by the forecast."""
-    found = {}
+    found = dict[str, float]()
     for area in own.areas.values():
         rows = area.grid.rows
         size = np.abs(rows.base)
-        n = len(rows.conductors)
-        over = size - np.concatenate([rows.i_max_a, rows.v_max_pu])
-        under = np.concatenate([np.full(n, np.nan), rows.v_min_pu]) - size
-        for name, excess in zip(rows.names, np.fmax(over, under).tolist(), strict=True):
-            if excess > 0.0:
-                found[name] = float(excess)
+        excess = np.fmax(size - rows.upper, rows.lower - size)
+        found |= {rows.names[k]: float(excess[k]) for k in np.flatnonzero(excess > 0.0).tolist()}
     return found
 
 

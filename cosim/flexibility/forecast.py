@@ -20,7 +20,7 @@ from cosim.errors import Fault, ProfileError
 
 @dataclass(frozen=True)
 class Forecast:
-    """``p_kw`` and ``half_band_kw`` (n_mtu, n_pod) [kW] for consecutive MTUs."""
+    """``p_kw`` and ``half_band_kw`` (n_mtu, ..., n_pod) [kW] for consecutive MTUs."""
 
     p_kw: Floats
     half_band_kw: Floats
@@ -40,7 +40,7 @@ def persistence(past_kw: Floats, n_mtu: int, coverage: float) -> Forecast:
 
 
 def profile(days_kw: Floats, coverage: float) -> Forecast:
-    """The mean of similar days. ``days_kw`` (n_day, n_mtu, n_pod) [kW]: the same MTUs of the days looked back.
+    """The mean of similar days. ``days_kw`` (n_day, n_mtu, ..., n_pod) [kW]: the same MTUs of the days looked back.
 
     The half-band is of each day's departure from the mean of the others. Raises ProfileError for fewer than two days.
     """
@@ -50,8 +50,8 @@ def profile(days_kw: Floats, coverage: float) -> Forecast:
 
 
 def mean_kw(days_kw: Floats) -> Floats:
-    """The mean of similar days (n_mtu, n_pod) [kW] from ``days_kw`` (n_day, n_mtu, n_pod). Raises ProfileError for
-    fewer than two."""
+    """The mean of similar days (n_mtu, ..., n_pod) [kW] from ``days_kw`` (n_day, n_mtu, ..., n_pod). Raises
+    ProfileError for fewer than two."""
     if len(days_kw) < 2:
         raise ProfileError(Fault("a profile forecast needs two days or more", value=f"{len(days_kw)} days"))
     return np.asarray(days_kw.mean(axis=0))
@@ -59,23 +59,23 @@ def mean_kw(days_kw: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Move:
-    """How an MTU follows from the one before it: with that at ``from_kw`` (n_pod,) [kW], it is at ``to_kw``, within
-    ``half_band_kw``, both (1, n_pod) [kW]."""
+    """How an MTU follows from the one before it: with that at ``from_kw`` (..., n_pod) [kW], it is at ``to_kw``, within
+    ``half_band_kw``, both (1, ..., n_pod) [kW]."""
 
     from_kw: Floats
     to_kw: Floats
     half_band_kw: Floats
 
     def of(self, now_kw: Floats) -> Forecast:
-        """The forecast of the MTU, from the present ``now_kw`` (n_pod,) [kW]."""
+        """The forecast of the MTU, from the present ``now_kw`` (..., n_pod) [kW]."""
         return Forecast(frozen(self.to_kw + (now_kw - self.from_kw)), self.half_band_kw)
 
 
 def corrected(days_kw: Floats, days_now_kw: Floats, coverage: float) -> Move:
     """To the mean of similar days, moved by as much as the present is off theirs.
 
-    ``days_kw``, ``days_now_kw`` (n_day, n_pod) [kW]: the MTU ahead and the present one on the days looked back. The
-    half-band is of what that would have missed on those days. Raises ProfileError for fewer than two days.
+    ``days_kw``, ``days_now_kw`` (n_day, ..., n_pod) [kW]: the MTU ahead and the present one on the days looked back.
+    The half-band is of what that would have missed on those days. Raises ProfileError for fewer than two days.
     """
     moved_kw = days_kw - days_now_kw
     others_kw = (moved_kw - moved_kw.mean(axis=0)) * (len(days_kw) / (len(days_kw) - 1))
@@ -84,8 +84,9 @@ def corrected(days_kw: Floats, days_now_kw: Floats, coverage: float) -> Move:
 
 
 def held(days_kw: Floats, days_now_kw: Floats, coverage: float) -> Move:
-    """The present holds on for one MTU; the half-band is of the changes on the days looked back (n_day, n_pod) [kW]."""
-    still_kw = np.zeros(days_kw.shape[1])
+    """The present holds on for one MTU; the half-band is of the changes on the days looked back, (n_day, ..., n_pod)
+    [kW] both."""
+    still_kw = np.zeros(days_kw.shape[1:])
     return Move(still_kw, still_kw[None], frozen(half_band_kw(days_kw - days_now_kw, coverage)[None]))
 
 

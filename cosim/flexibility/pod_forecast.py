@@ -48,20 +48,18 @@ class PodForecast:
             return self._known([mtu])
         if self.config.method == "profile":
             return self._similar([mtu])
-        active, reactive = self._moves(mtu)
-        return _joined(active.of(now[0]), reactive.of(now[1]))
+        return _of_both(self._moves(mtu).of(np.stack(now)))
 
     @cached_property
-    def _moves(self) -> Callable[[int], tuple[Move, Move]]:
-        """How active and reactive power move into an MTU: the same for all who ask, whatever they know of the
-        present."""
+    def _moves(self) -> Callable[[int], Move]:
+        """How active and reactive power (2, n_pod) move into an MTU: the same for all who ask, whatever they know of
+        the present."""
         return lru_cache(_MTUS_KEPT)(self._moves_into)
 
-    def _moves_into(self, mtu: int) -> tuple[Move, Move]:
+    def _moves_into(self, mtu: int) -> Move:
         method = corrected if self.config.method == "corrected" else held
-        (p_kw, q_kvar), (p_now_kw, q_now_kvar) = self.past(mtu), self.past(mtu - 1)
-        coverage = self.config.coverage
-        return method(p_kw, p_now_kw, coverage), method(q_kvar, q_now_kvar, coverage)
+        days, days_now = (np.stack(self.past(at), axis=1) for at in (mtu, mtu - 1))
+        return method(days, days_now, self.config.coverage)
 
     def ahead(self, first: int, n_mtu: int) -> PowerForecast:
         """``n_mtu`` MTUs from ``first`` on, long before: from similar days alone, unless they are known."""
@@ -75,8 +73,8 @@ class PodForecast:
         return float(mean_kw(self.past(mtu)[0][:, None]).sum())
 
     def _similar(self, mtus: list[int] | range) -> PowerForecast:
-        days = [self.past(mtu) for mtu in mtus]
-        return _joined(*(profile(np.stack(q, axis=1), self.config.coverage) for q in zip(*days, strict=True)))
+        days = np.stack([np.stack(self.past(mtu), axis=1) for mtu in mtus], axis=1)
+        return _of_both(profile(days, self.config.coverage))
 
     def _known(self, mtus: list[int] | range) -> PowerForecast:
         """The truth, moved so that it is ``xi`` half-bands off. An error of P comes with that of Q."""
@@ -95,8 +93,9 @@ class PodForecast:
         return np.asarray(self.config.beyond * (share * draws[0] + (1.0 - share) * draws[1:]))
 
 
-def _joined(active: Forecast, reactive: Forecast) -> PowerForecast:
-    return PowerForecast(active.p_kw, reactive.p_kw, active.half_band_kw, reactive.half_band_kw)
+def _of_both(found: Forecast) -> PowerForecast:
+    """From one of active and reactive power (n_mtu, 2, n_pod)."""
+    return PowerForecast(found.p_kw[:, 0], found.p_kw[:, 1], found.half_band_kw[:, 0], found.half_band_kw[:, 1])
 
 
 def pods_of_sites(sites: Powers, expected: Powers, half: Powers, sums: Floats) -> Powers:

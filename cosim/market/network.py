@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,9 @@ from cosim.domain.frames import Complexes, Floats, Ints
 from cosim.grid.linear import Linearisation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkRows:
-    """Quantities with limits in one MTU, with the PODs at their schedule.
+    """Quantities with limits in one MTU, with the PODs at their schedule. None equals another.
 
     ``p_kw``, ``q_kvar`` (n_pod,) scheduled consumption. ``i_a`` (n_conductor,) complex currents, ``v_pu`` (n_node,)
     complex voltages; ``*_by_p``, ``*_by_q`` their derivatives by consumption [per kW, per kvar], (..., n_pod);
@@ -56,6 +57,16 @@ class NetworkRows:
         return np.concatenate([self.i_a, self.v_pu])
 
     @cached_property
+    def upper(self) -> Floats:
+        """Upper limits (n_quantity,) [A, pu], NaN where there is none."""
+        return np.concatenate([self.i_max_a, self.v_max_pu])
+
+    @cached_property
+    def lower(self) -> Floats:
+        """Lower limits (n_quantity,) [A, pu], NaN where there is none."""
+        return np.concatenate([np.full(len(self.conductors), np.nan), self.v_min_pu])
+
+    @cached_property
     def by_p(self) -> Complexes:
         """(n_quantity, n_pod) [A or pu per kW]."""
         return _joined(self.i_by_p, self.v_by_p)
@@ -77,6 +88,34 @@ def _joined(first: Complexes, second: Complexes) -> Complexes:
     return np.concatenate([first, second]) if len(second) else first
 
 
+def stacked_rows(
+    base: Complexes, by_p: Complexes, by_q: Complexes, conductors: Sequence[str], **more: Any
+) -> NetworkRows:
+    """With the arrays over all quantities as they are: those of currents and of voltages are parts of them."""
+    n = len(conductors)
+    made = NetworkRows(
+        conductors=tuple(conductors),
+        i_a=base[:n],
+        i_by_p=by_p[:n],
+        i_by_q=by_q[:n],
+        v_pu=base[n:],
+        v_by_p=by_p[n:],
+        v_by_q=by_q[n:],
+        **more,
+    )
+    vars(made).update(base=base, by_p=by_p, by_q=by_q)
+    return made
+
+
+def renamed(
+    rows: NetworkRows, pods: tuple[str, ...], conductors: tuple[str, ...], nodes: tuple[str, ...]
+) -> NetworkRows:
+    """The same with other names."""
+    made = replace(rows, pods=pods, conductors=conductors, nodes=nodes)
+    vars(made).update(base=rows.base, by_p=rows.by_p, by_q=rows.by_q)
+    return made
+
+
 def network_rows(
     model: Linearisation,
     pods: Sequence[str],
@@ -93,24 +132,31 @@ def network_rows(
     limited_i = _limited(~np.isnan(i_max_a))
     limited_v = _limited(~(np.isnan(v_min_pu) & np.isnan(v_max_pu)))
     per_v = 1.0 / v_base[limited_v]
-    return NetworkRows(
+    i_a, conductors = model.state.i_a[limited_i], _of(model.conductors, limited_i)
+    return stacked_rows(
+        base=np.concatenate([i_a, model.state.v[limited_v] * per_v]),
+        by_p=_stacked(model.i_by_p[limited_i], model.v_by_p[limited_v], per_v),
+        by_q=_stacked(model.i_by_q[limited_i], model.v_by_q[limited_v], per_v),
+        conductors=conductors,
         pods=tuple(pods),
         p_kw=model.p_kw,
         q_kvar=model.q_kvar,
-        conductors=_of(model.conductors, limited_i),
-        i_a=model.state.i_a[limited_i],
-        i_by_p=model.i_by_p[limited_i],
-        i_by_q=model.i_by_q[limited_i],
         i_max_a=i_max_a[limited_i],
         nodes=_of(model.nodes, limited_v),
-        v_pu=model.state.v[limited_v] * per_v,
-        v_by_p=model.v_by_p[limited_v] * per_v[:, None],
-        v_by_q=model.v_by_q[limited_v] * per_v[:, None],
         v_min_pu=v_min_pu[limited_v],
         v_max_pu=v_max_pu[limited_v],
         head_by_p=model.head_by_p.real,
         head_by_q=model.head_by_q.real,
     )
+
+
+def _stacked(i_by: Complexes, v_by: Complexes, per_v: Floats) -> Complexes:
+    """Derivatives of currents [A], then of voltages [V] by ``per_v`` (n_node,)."""
+    n = len(i_by)
+    whole = np.empty((n + len(v_by), i_by.shape[1]), dtype=np.complex128)
+    whole[:n] = i_by
+    np.multiply(v_by, per_v[:, None], out=whole[n:])
+    return whole
 
 
 def _limited(which: npt.NDArray[np.bool_]) -> slice | Ints:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from cosim.market.clearing import clear
 from cosim.market.feeder_model import FeederModel
 from cosim.market.grid_side import MeasureChoice, Mode, choose_measures
 from cosim.market.highs import Highs
-from cosim.market.network import NetworkRows
+from cosim.market.network import NetworkRows, stacked_rows
 from cosim.market.outcome import Clearing, Unsolved
 from cosim.market.planes import LimitSettings
 from cosim.market.pricing import awards
@@ -45,10 +46,11 @@ _CLOSE = 0.995
 """Of its limit: quantities below this with all forecast errors need no flexibility, whatever the power flow adds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Situation:
     """The schedule without what is to be bought over the MTUs from ``t_s`` on, and half-bands of its error, all
-    (n_mtu, n_pod) [kW, kvar]; ``position`` (n_control,) of taps and capacitors, and of the operator's measures last."""
+    (n_mtu, n_pod) [kW, kvar]; ``position`` (n_control,) of taps and capacitors, and of the operator's measures last.
+    None equals another."""
 
     t_s: int
     p_kw: Floats
@@ -110,9 +112,7 @@ class LocalMarket:
     def foreseen(self, situation: Situation) -> tuple[Foreseen, ...]:
         """Limits that are not kept without flexibility, with all forecast errors. Raises PowerFlowError."""
         return tuple(
-            found
-            for t, (rows, uncertainty) in enumerate(self._rows(situation))
-            for found in _foreseen(t, rows, Protection(rows, uncertainty).reach(ceiling=False))
+            found for t in range(len(situation.p_kw)) for found in _foreseen(t, *self._protected(situation, t))
         )
 
     def clear(
@@ -133,10 +133,11 @@ class LocalMarket:
 
         def in_question() -> Iterator[tuple[NetworkRows, Uncertainty]]:
             reach_kw: list[tuple[Floats, Floats]] = []
-            for t, (network, uncertainty) in enumerate(self._rows(situation)):
+            for t in range(len(situation.p_kw)):
+                network, protection = self._protected(situation, t)
                 reach_kw = reach_kw or _capability_kw(bids, resources, network.pods, len(situation.p_kw))
-                keep.append(_in_question(network, uncertainty, reach_kw[t]))
-                yield network_part(network, keep[-1]), uncertainty
+                keep.append(_in_question(network, protection, reach_kw[t]))
+                yield network_part(network, keep[-1]), protection.uncertainty
 
         def case() -> ClearingCase:  # nothing here keeps it: over a day ahead it is large, and its networks change
             made = self._case(situation, book, resources, tuple(in_question()), gate_s)
@@ -160,13 +161,12 @@ class LocalMarket:
         )
 
     def in_question(
-        self, rows: NetworkRows, situation: Situation, capability_kw: tuple[Floats, Floats]
+        self, situation: Situation, capability_kw: tuple[Floats, Floats]
     ) -> tuple[NetworkRows, Uncertainty]:
         """Of the quantities in the one MTU of a situation those that may leave their limits with changes of P and of Q
         of each POD (n_pod,) [kW, kvar] up to ``capability_kw``, and its forecast errors."""
-        half = situation.half_p_kw[0], situation.half_q_kvar[0]
-        uncertainty = uncertainty_of(self.config.uncertainty, *half, self.kinds)
-        return network_part(rows, _in_question(rows, uncertainty, capability_kw)), uncertainty
+        rows, protection = self._protected(situation, 0)
+        return network_part(rows, _in_question(rows, protection, capability_kw)), protection.uncertainty
 
     def choose(
         self,
@@ -188,7 +188,12 @@ class LocalMarket:
             return (*controls, *(float(at[measure.name]) for measure in measures))
 
         choice = choose_measures(
-            self._case(situation, book, resources, tuple(self._rows(situation))),
+            self._case(
+                situation,
+                book,
+                resources,
+                [(self._rows(situation, t), self._uncertainty(situation, t)) for t in range(len(situation.p_kw))],
+            ),
             measures,
             start,
             lambda at: self.model_at(position(at)),
@@ -220,12 +225,21 @@ class LocalMarket:
             gate_s=gate_s,
         )
 
-    def _rows(self, situation: Situation) -> Iterator[tuple[NetworkRows, Uncertainty]]:
-        """Network and forecast errors of every MTU, one after the other: together they are large."""
-        model = self.model_at(situation.position)
-        schedule = zip(situation.p_kw, situation.q_kvar, situation.half_p_kw, situation.half_q_kvar, strict=True)
-        for t, (p_kw, q_kvar, half_p, half_q) in enumerate(schedule):
-            yield model.linearise(t, p_kw, q_kvar), uncertainty_of(self.config.uncertainty, half_p, half_q, self.kinds)
+    def _protected(self, situation: Situation, t: int) -> tuple[NetworkRows, Protection]:
+        """The network in an MTU of a situation, and what forecast errors can do to it."""
+        rows = self._rows(situation, t)
+        return rows, self._protection(rows, situation, t)
+
+    @cached_property
+    def _protection(self) -> Callable[[NetworkRows, Situation, int], Protection]:
+        """As `_protected`. Only what was asked for last is kept: together they are large."""
+        return lru_cache(1)(lambda rows, situation, t: Protection(rows, self._uncertainty(situation, t)))
+
+    def _rows(self, situation: Situation, t: int) -> NetworkRows:
+        return self.model_at(situation.position).linearise(t, situation.p_kw[t], situation.q_kvar[t])
+
+    def _uncertainty(self, situation: Situation, t: int) -> Uncertainty:
+        return uncertainty_of(self.config.uncertainty, situation.half_p_kw[t], situation.half_q_kvar[t], self.kinds)
 
     def _solver(self) -> Solver:
         if self.config.solver == "highs":
@@ -272,28 +286,28 @@ def network_part(rows: NetworkRows, keep: Mask) -> NetworkRows:
     """The quantities marked in ``keep`` (n_quantity,)."""
     if keep.all():
         return rows
-    n = len(rows.conductors)
+    kept, n = np.flatnonzero(keep), len(rows.conductors)
     i, v = np.flatnonzero(keep[:n]), np.flatnonzero(keep[n:])
-    return replace(
-        rows,
-        conductors=tuple(rows.conductors[k] for k in i),
-        i_a=rows.i_a[i],
-        i_by_p=rows.i_by_p[i],
-        i_by_q=rows.i_by_q[i],
+    return stacked_rows(
+        base=rows.base[kept],
+        by_p=rows.by_p[kept],
+        by_q=rows.by_q[kept],
+        conductors=[rows.conductors[k] for k in i],
+        pods=rows.pods,
+        p_kw=rows.p_kw,
+        q_kvar=rows.q_kvar,
         i_max_a=rows.i_max_a[i],
         nodes=tuple(rows.nodes[k] for k in v),
-        v_pu=rows.v_pu[v],
-        v_by_p=rows.v_by_p[v],
-        v_by_q=rows.v_by_q[v],
         v_min_pu=rows.v_min_pu[v],
         v_max_pu=rows.v_max_pu[v],
+        head_by_p=rows.head_by_p,
+        head_by_q=rows.head_by_q,
     )
 
 
-def _foreseen(mtu: int, rows: NetworkRows, reach: Floats) -> list[Foreseen]:
-    size, n = np.abs(rows.base), len(rows.conductors)
-    highest = np.concatenate([rows.i_max_a, rows.v_max_pu])
-    lowest = np.concatenate([np.full(n, np.nan), rows.v_min_pu])
+def _foreseen(mtu: int, rows: NetworkRows, protection: Protection) -> list[Foreseen]:
+    reach = protection.reach(ceiling=False)
+    size, n, highest, lowest = np.abs(rows.base), len(rows.conductors), rows.upper, rows.lower
     over, under = np.flatnonzero(size + reach > highest).tolist(), np.flatnonzero(size - reach < lowest).tolist()
     return [
         Foreseen(mtu, "i_max" if k < n else "v_max", rows.names[k], *_figures(size[k], size[k] + reach[k], highest[k]))
@@ -306,22 +320,20 @@ def _figures(*values: np.float64) -> tuple[float, float, float]:
     return expected, worst, limit
 
 
-def _in_question(rows: NetworkRows, uncertainty: Uncertainty, capability_kw: tuple[Floats, Floats]) -> Mask:
+def _in_question(rows: NetworkRows, protection: Protection, capability_kw: tuple[Floats, Floats]) -> Mask:
     """Quantities (n_quantity,) that may leave their limits with some errors and some of the flexibility offered, which
     is ``capability_kw``: changes of P and of Q of each POD at most (n_pod,)."""
     by_kw, by_kvar = capability_kw
     widest = None
-    if uncertainty.base == "residual":  # what is sold turns no POD's power
+    if protection.uncertainty.base == "residual":  # what is sold turns no POD's power
         size_kw = np.abs(rows.p_kw)
         widest = 1.0 + np.minimum(np.divide(by_kw, size_kw, out=np.zeros_like(by_kw), where=size_kw > 0.0), 1.0)
-    reach = Protection(rows, uncertainty).reach(ceiling=True, scale=widest)
+    reach = protection.reach(ceiling=True, scale=widest)
     reach = reach + np.abs(rows.by_p) @ by_kw
     if by_kvar.any():
         reach += np.abs(rows.by_q) @ by_kvar
-    size, n = np.abs(rows.base), len(rows.conductors)
-    over = size + reach > _CLOSE * np.concatenate([rows.i_max_a, rows.v_max_pu])
-    under = size - reach < np.concatenate([np.full(n, np.nan), rows.v_min_pu]) / _CLOSE
-    return np.asarray(over | under)
+    size = np.abs(rows.base)
+    return np.asarray((size + reach > _CLOSE * rows.upper) | (size - reach < rows.lower / _CLOSE))
 
 
 def registered_kw(resources: Mapping[str, Resource], pods: Sequence[str]) -> tuple[Floats, Floats]:

@@ -206,6 +206,8 @@ class MtuNetwork:
         family, worst = self.families[number], over.argmax(axis=1)
         excess = over[np.arange(len(at)), worst]
         broken = np.flatnonzero(excess > VIOLATION_KW * self.scale_kw[family.quantity[at]])
+        if not len(broken):
+            return []
         excess_pu = excess[broken] / family.limit[at[broken]]
         pairs: list[tuple[int, int]] = []
         taken = 0
@@ -231,7 +233,7 @@ class MtuNetwork:
         z = state.z[family.quantity]
         nearest = np.abs(z) if family.kind in CURRENTS else (family.weight * z[:, None]).real.max(axis=1)
         at = np.flatnonzero(nearest + reach[family.quantity] > family.least_bound - near_pu * family.limit)
-        return self.exceeded(number, at, state), at
+        return self.exceeded(number, at, state) if len(at) else np.zeros((0, family.weight.shape[1])), at
 
     def exceeded(self, number: int, at: Ints, state: MtuState) -> Floats:
         """By how much the planes of the limits ``at`` of a family are exceeded (n, n_plane) [unit of the quantity]."""

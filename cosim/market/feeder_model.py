@@ -28,7 +28,6 @@ class FeederModel:
         self._linear = LinearNetwork(network, head, nodes, [layout.conductors[k] for k in self._limited_i])
         self._network, self._nodes = network, nodes
         self._v_base = network.v_base[limited_v]
-        self._last: tuple[tuple[bytes, bytes], tuple[Linearisation, NetworkRows]] | None = None
         self._limits = i_max_a[self._limited_i], v_min_pu[limited_v], v_max_pu[limited_v]
 
     def linearise(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> NetworkRows:
@@ -38,12 +37,9 @@ class FeederModel:
 
     def around(self, p_kw: Floats, q_kvar: Floats) -> tuple[Linearisation, NetworkRows]:
         """All derivatives at net consumption ``p_kw``, ``q_kvar`` (n_pod,), and what they say of the limited
-        quantities; those asked for last are kept. Raises PowerFlowError as above."""
-        at = p_kw.tobytes(), q_kvar.tobytes()
-        if self._last is None or self._last[0] != at:
-            model = self._linear.exact(p_kw, q_kvar)
-            self._last = at, (model, network_rows(model, self._network.pods, self._v_base, *self._limits))
-        return self._last[1]
+        quantities. Raises PowerFlowError as above."""
+        model = self._linear.exact(p_kw, q_kvar)
+        return model, network_rows(model, self._network.pods, self._v_base, *self._limits)
 
     def magnitudes(self, mtu: int, p_kw: Floats, q_kvar: Floats) -> Floats:
         """(n_case, n_quantity) [A, pu] at net consumption (n_case, n_pod). Raises PowerFlowError if a case does not

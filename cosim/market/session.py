@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from cosim.domain.frames import Floats
 from cosim.domain.market import Award, Bid, Coupling, Need, Resource
+from cosim.grid.linear import Linearisation
 from cosim.grid.measures import Measure, Positions
 from cosim.market.ac_loop import AcClearing, AcExcess, clear_with_ac
 from cosim.market.book import check_case
@@ -192,7 +193,7 @@ class LocalMarket:
                 situation,
                 book,
                 resources,
-                [(self._rows(situation, t), self._uncertainty(situation, t)) for t in range(len(situation.p_kw))],
+                [(self.around(situation, t)[1], self._uncertainty(situation, t)) for t in range(len(situation.p_kw))],
             ),
             measures,
             start,
@@ -225,18 +226,25 @@ class LocalMarket:
             gate_s=gate_s,
         )
 
+    def around(self, situation: Situation, t: int) -> tuple[Linearisation, NetworkRows]:
+        """All derivatives in an MTU of a situation, and what they say of the limited quantities. Raises
+        PowerFlowError."""
+        return self._around(self.model_at(situation.position), situation, t)
+
+    @cached_property
+    def _around(self) -> Callable[[FeederModel, Situation, int], tuple[Linearisation, NetworkRows]]:
+        """What was asked for last is kept, and no more: it is large."""
+        return lru_cache(1)(lambda model, situation, t: model.around(situation.p_kw[t], situation.q_kvar[t]))
+
     def _protected(self, situation: Situation, t: int) -> tuple[NetworkRows, Protection]:
         """The network in an MTU of a situation, and what forecast errors can do to it."""
-        rows = self._rows(situation, t)
+        _, rows = self.around(situation, t)
         return rows, self._protection(rows, situation, t)
 
     @cached_property
     def _protection(self) -> Callable[[NetworkRows, Situation, int], Protection]:
-        """As `_protected`. Only what was asked for last is kept: together they are large."""
+        """As `_protected`; kept like `_around`."""
         return lru_cache(1)(lambda rows, situation, t: Protection(rows, self._uncertainty(situation, t)))
-
-    def _rows(self, situation: Situation, t: int) -> NetworkRows:
-        return self.model_at(situation.position).linearise(t, situation.p_kw[t], situation.q_kvar[t])
 
     def _uncertainty(self, situation: Situation, t: int) -> Uncertainty:
         return uncertainty_of(self.config.uncertainty, situation.half_p_kw[t], situation.half_q_kvar[t], self.kinds)

@@ -28,6 +28,9 @@ class Wire:
         drop = {"v_pu": rows.v_pu + rows.v_by_q @ q_kvar}
         return replace(rows, q_kvar=q_kvar, i_a=rows.i_a + rows.i_by_q @ q_kvar, **drop)
 
+    def around(self, p_kw, q_kvar):
+        return None, self.linearise(0, p_kw, q_kvar)
+
     def magnitudes(self, mtu, p_kw, q_kvar):
         self.seen.append(mtu)
         at = [self.linearise(mtu, *point) for point in zip(p_kw, q_kvar, strict=True)]

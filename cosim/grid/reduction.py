@@ -62,9 +62,10 @@ class Reduction:
         self.u0 = self._across @ network.v
         self.z = np.zeros((n_row, n_row), dtype=np.complex128)
         self.response = np.zeros((len(self._seen), n_row), dtype=np.complex128)
+        factor = network.factor()
         for first in range(0, n_row, _COLUMNS):
             columns = slice(first, first + _COLUMNS)
-            volts = network.factor.solve(across[columns].T.toarray().astype(np.complex128)) / v_rated[columns]
+            volts = factor.solve(across[columns].T.toarray().astype(np.complex128)) / v_rated[columns]
             self.z[:, columns] = self._across @ volts
             self.response[:, columns] = volts[self._seen]
 

@@ -42,19 +42,23 @@ class PodBranch:
 class Unloaded:
     """The network without its PODs at one position of its controls.
 
-    System matrix ``y`` (n_node, n_node) [S] and its ``factor`` (SuperLU: ``solve`` turns currents into the nodes [A]
-    into voltages [V]), node voltages ``v`` (n_node,) [V], ``v_base`` (n_node,) [V], phase to ground; ``conductor_y``
-    (n_conductor, n_node) [S] turns node voltages into the currents from the buses into the branches.
+    System matrix ``y`` (n_node, n_node) [S], node voltages ``v`` (n_node,) [V], ``v_base`` (n_node,) [V], phase to
+    ground; ``conductor_y`` (n_conductor, n_node) [S] turns node voltages into the currents from the buses into the
+    branches.
     """
 
     layout: GridLayout
     pods: tuple[str, ...]
     pod_branches: tuple[PodBranch, ...]
     y: scipy.sparse.csc_matrix
-    factor: Any
     v: Complexes
     v_base: Floats
     conductor_y: scipy.sparse.csr_matrix
+
+    def factor(self) -> Any:
+        """SuperLU of ``y``: its ``solve`` turns currents into the nodes [A] into voltages [V]. It is not kept, as it
+        takes ten times the memory of all else here, and less than a millisecond."""
+        return scipy.sparse.linalg.splu(self.y)
 
 
 class PodFreeCircuit:
@@ -92,11 +96,8 @@ class PodFreeCircuit:
         """The network at the present positions of taps, capacitors and switches."""
         rebuild_system(self._dss)
         y = self._y()
-        factor = scipy.sparse.linalg.splu(y)
-        v = factor.solve(self._source_a)
-        return Unloaded(
-            self._layout, self._pods, self._pod_branches, y, factor, v, self._v_base, self._admittances.read()
-        )
+        v = scipy.sparse.linalg.splu(y).solve(self._source_a)
+        return Unloaded(self._layout, self._pods, self._pod_branches, y, v, self._v_base, self._admittances.read())
 
     def _y(self) -> scipy.sparse.csc_matrix:
         n_node = len(self._layout.nodes)

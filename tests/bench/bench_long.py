@@ -51,7 +51,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "mv5": Case("year_mv5.yaml", ("duration=42d",), ("limits.derated=null",), 240.0, 3.0, 1.0),
+    "mv5": Case("year_mv5.yaml", ("duration=70d",), ("limits.derated=null",), 240.0, 3.0, 1.0),
     "ieee123": Case(
         "coordination_ieee123.yaml",
         ("duration=4d", "settlement={}"),
@@ -61,6 +61,11 @@ CASES = {
         3.0,
     ),
 }
+LARGE = {
+    "european_lv": ("market.gate=real_time", "duration=1d"),
+    "european_lv, a day ahead": (),
+}
+"""Overrides of `lfm_european_lv.yaml`, of which the memory is looked at alone."""
 UNBOUND = ("duration=2d", "transmission.need.share=0")
 """And nothing is to be balanced."""
 
@@ -133,7 +138,8 @@ def main() -> list[Row]:
             rows += _memory(feeder, bound)
             if feeder == "mv5":
                 rows.append(_flat(feeder, bound))
-        rows += _memory("european_lv", pool.submit(measured, "lfm_european_lv.yaml", ()).result())
+        for name, overrides in LARGE.items():
+            rows += _memory(name, pool.submit(measured, "lfm_european_lv.yaml", overrides).result())
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cosim.grid.engine import Engine
 from cosim.grid.feeder import find_feeder, load_feeder
 from cosim.grid.limits import Limits
 from cosim.grid.linear import Linearisation, LinearNetwork
-from cosim.market.network import NetworkRows, network_rows, renamed
+from cosim.market.network import NetworkRows, network_rows
 from cosim.market.uncertainty import Uncertainty
 from cosim.scenario import schema
 
@@ -70,7 +71,7 @@ def area_grid(area: str, model: Linearisation, rows: NetworkRows, uncertainty: U
     pods, conductors, nodes = (_within(area, names) for names in (rows.pods, rows.conductors, rows.nodes))
     import_kw = float(model.state.head_kva.sum().real)
     return Grid(
-        renamed(rows, pods, conductors, nodes),
+        replace(rows, pods=pods, conductors=conductors, nodes=nodes),
         model.head_by_p.imag,
         model.head_by_q.imag,
         uncertainty,

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from cosim.domain.frames import Complexes, Floats
 from cosim.domain.market import Resource
 from cosim.errors import BidError, Fault
-from cosim.market.network import NetworkRows, stacked_rows
+from cosim.market.network import Mask, NetworkRows, network_part, with_quantities
 from cosim.market.uncertainty import Uncertainty, UncertaintySet
 
 COUNTERPART: Final = "counterpart"
@@ -86,16 +85,12 @@ def dc_grid(prefix: str, lines: Sequence[Line], slack: str, p_kw: Mapping[str, f
         p_kw=load,
         q_kvar=none,
         conductors=tuple(prefix + line.name for line in lines),
-        i_a=(by_p @ load).astype(complex),
-        i_by_p=by_p.astype(complex),
-        i_by_q=np.zeros_like(by_p, dtype=complex),
-        i_max_a=np.where(np.isfinite(limit), limit, np.nan),
         nodes=(),
-        v_pu=np.zeros(0, dtype=complex),
-        v_by_p=np.zeros((0, n), dtype=complex),
-        v_by_q=np.zeros((0, n), dtype=complex),
-        v_min_pu=np.zeros(0),
-        v_max_pu=np.zeros(0),
+        base=(by_p @ load).astype(complex),
+        by_p=by_p.astype(complex),
+        by_q=np.zeros_like(by_p, dtype=complex),
+        upper=np.where(np.isfinite(limit), limit, np.nan),
+        lower=np.full(len(lines), np.nan),
         head_by_p=np.ones(n),
         head_by_q=none,
     )
@@ -136,14 +131,15 @@ def with_sensitivities(
     low, high = band_pu
     voltages = replace(
         grid.rows,
+        conductors=(),
         nodes=tuple(nodes),
-        v_pu=vm_pu.astype(complex),
-        v_by_p=np.zeros_like(by_q, dtype=complex),
-        v_by_q=by_q.astype(complex),
-        v_min_pu=low,
-        v_max_pu=high,
+        base=vm_pu.astype(complex),
+        by_p=np.zeros_like(by_q, dtype=complex),
+        by_q=by_q.astype(complex),
+        upper=high,
+        lower=low,
     )
-    return replace(grid, rows=voltages)
+    return replace(grid, rows=with_quantities(without_voltages(grid).rows, voltages))
 
 
 def part_of(grid: Grid, systems: int) -> Grid:
@@ -152,14 +148,16 @@ def part_of(grid: Grid, systems: int) -> Grid:
     if systems < 1:
         raise ValueError(f"at least one system, got {systems}")
     rows = grid.rows
+    flows = _of_conductors(rows)
+    less, more = np.where(flows, systems, 1), np.where(flows, 1, systems)[:, None]
     part = replace(
         rows,
         p_kw=rows.p_kw / systems,
         q_kvar=rows.q_kvar / systems,
-        i_a=rows.i_a / systems,
-        i_max_a=rows.i_max_a / systems,
-        v_by_p=rows.v_by_p * systems,
-        v_by_q=rows.v_by_q * systems,
+        base=rows.base / less,
+        by_p=rows.by_p * more,
+        by_q=rows.by_q * more,
+        upper=rows.upper / less,
     )
     return replace(grid, rows=part, import_kw=grid.import_kw / systems)
 
@@ -168,7 +166,7 @@ def with_reactive_pods(grid: Grid, pods: Sequence[str]) -> Grid:
     """With a twin of each of ``pods`` for its reactive power (`reactive`)."""
     rows = grid.rows
     own = [rows.pods.index(pod) for pod in dict.fromkeys(pods)]
-    effect = _Effect(rows.i_by_q[:, own], rows.v_by_q[:, own], rows.head_by_q[own], grid.q_head_by_q[own])
+    effect = _Effect(rows.by_q[:, own], rows.head_by_q[own], grid.q_head_by_q[own])
     return _with_pods(grid, [reactive(rows.pods[k]) for k in own], effect, _no_effect(rows, len(own)))
 
 
@@ -184,35 +182,33 @@ def held_in_kvar(grid: Grid, import_kw: float) -> Grid:
     BidError as `joined` does."""
     rows = grid.rows
     far_kw = _FAR_KW + 10.0 * float(np.abs(rows.p_kw).sum())
-    held = replace(
+    sides = replace(
         rows,
-        conductors=(*rows.conductors, *(f"{INTERFACE} {side}" for side in ("import", "export"))),
-        i_a=np.append(rows.i_a, [far_kw - import_kw, far_kw + import_kw]),
-        i_by_p=np.vstack([rows.i_by_p, rows.head_by_p, -rows.head_by_p]),
-        i_by_q=np.vstack([rows.i_by_q, rows.head_by_q, -rows.head_by_q]),
-        i_max_a=np.append(rows.i_max_a, [far_kw, far_kw]),
-        head_by_p=grid.q_head_by_p,
-        head_by_q=grid.q_head_by_q,
+        conductors=tuple(f"{INTERFACE} {side}" for side in ("import", "export")),
+        nodes=(),
+        base=np.array([far_kw - import_kw, far_kw + import_kw], dtype=complex),
+        by_p=np.array([rows.head_by_p, -rows.head_by_p], dtype=complex),
+        by_q=np.array([rows.head_by_q, -rows.head_by_q], dtype=complex),
+        upper=np.full(2, far_kw),
+        lower=np.full(2, np.nan),
     )
+    held = replace(with_quantities(rows, sides), head_by_p=grid.q_head_by_p, head_by_q=grid.q_head_by_q)
     turned = replace(grid, rows=held, q_head_by_p=rows.head_by_p, q_head_by_q=rows.head_by_q, uncertainty=None)
     return _with_errors(turned, grid)
 
 
 def without_limits(grid: Grid) -> Grid:
     """The same PODs in a network without any limit."""
-    rows = grid.rows
-    no_effect, nothing = np.zeros((0, len(rows.pods)), dtype=complex), np.zeros(0, dtype=complex)
-    free = replace(rows, conductors=(), i_a=nothing, i_by_p=no_effect, i_by_q=no_effect, i_max_a=np.zeros(0))
-    return without_voltages(replace(grid, rows=free))
+    return replace(grid, rows=network_part(grid.rows, np.zeros(len(grid.rows.names), dtype=bool)))
 
 
 def without_voltages(grid: Grid) -> Grid:
     """Its currents alone are limited."""
-    rows = grid.rows
-    no_effect, nothing = np.zeros((0, len(rows.pods)), dtype=complex), np.zeros(0, dtype=complex)
-    none = np.zeros(0)
-    free = replace(rows, nodes=(), v_pu=nothing, v_by_p=no_effect, v_by_q=no_effect, v_min_pu=none, v_max_pu=none)
-    return replace(grid, rows=free)
+    return replace(grid, rows=network_part(grid.rows, _of_conductors(grid.rows)))
+
+
+def _of_conductors(rows: NetworkRows) -> Mask:
+    return np.arange(len(rows.names)) < len(rows.conductors)
 
 
 def shifted(grid: Grid, consumption_kw: Mapping[str, float]) -> Grid:
@@ -221,9 +217,7 @@ def shifted(grid: Grid, consumption_kw: Mapping[str, float]) -> Grid:
         return grid
     rows = grid.rows
     delta = np.array([consumption_kw.get(pod, 0.0) for pod in rows.pods])
-    state = rows.at(delta, np.zeros(len(delta)))
-    n = len(rows.conductors)
-    return replace(grid, rows=replace(rows, p_kw=rows.p_kw + delta, i_a=state[:n], v_pu=state[n:]))
+    return replace(grid, rows=replace(rows, p_kw=rows.p_kw + delta, base=rows.at(delta, np.zeros(len(delta)))))
 
 
 def joined(transmission: Grid, areas: Sequence[tuple[str, Grid]]) -> Grid:
@@ -242,36 +236,28 @@ def joined(transmission: Grid, areas: Sequence[tuple[str, Grid]]) -> Grid:
 
 @dataclass(frozen=True)
 class _Effect:
-    """What PODs do, by one of their powers: to currents and voltages (n, n_pod), to the head's P and Q (n_pod,)."""
+    """What PODs do, by one of their powers: to quantities (n_quantity, n_pod), to the head's P and Q (n_pod,)."""
 
-    i: Complexes
-    v: Complexes
+    on: Complexes
     head: Floats
     q_head: Floats
 
 
 def _no_effect(rows: NetworkRows, n: int) -> _Effect:
     none = np.zeros(n)
-    return _Effect(
-        np.zeros((len(rows.conductors), n), dtype=complex), np.zeros((len(rows.nodes), n), dtype=complex), none, none
-    )
+    return _Effect(np.zeros((len(rows.names), n), dtype=complex), none, none)
 
 
 def _with_pods(grid: Grid, names: Sequence[str], by_p: _Effect, by_q: _Effect) -> Grid:
     """With more PODs, which consume nothing."""
     rows, none, band = grid.rows, np.zeros(len(names)), grid.uncertainty
-    wide = stacked_rows(
-        base=rows.base,
-        by_p=np.hstack([rows.by_p, np.vstack([by_p.i, by_p.v])]),
-        by_q=np.hstack([rows.by_q, np.vstack([by_q.i, by_q.v])]),
-        conductors=rows.conductors,
+    wide = replace(
+        rows,
         pods=(*rows.pods, *names),
         p_kw=np.concatenate([rows.p_kw, none]),
         q_kvar=np.concatenate([rows.q_kvar, none]),
-        i_max_a=rows.i_max_a,
-        nodes=rows.nodes,
-        v_min_pu=rows.v_min_pu,
-        v_max_pu=rows.v_max_pu,
+        by_p=np.hstack([rows.by_p, by_p.on]),
+        by_q=np.hstack([rows.by_q, by_q.on]),
         head_by_p=np.concatenate([rows.head_by_p, by_p.head]),
         head_by_q=np.concatenate([rows.head_by_q, by_q.head]),
     )
@@ -297,19 +283,16 @@ def _wider(band: Uncertainty, half_p_kw: Floats, half_q_kvar: Floats) -> Uncerta
 def _below(whole: Grid, bus: str, area: Grid) -> Grid:
     """The quantities of an area, and its PODs, which change those above through its import."""
     upper, lower, at = whole.rows, area.rows, whole.rows.pods.index(bus)
-    more: dict[str, Any] = {name: getattr(upper, name) + getattr(lower, name) for name in ("conductors", "nodes")}
-    more |= {name: np.append(getattr(upper, name), getattr(lower, name)) for name in _BY_QUANTITY}
-    more |= {name: _on_top(getattr(upper, name), len(getattr(lower, name))) for name in _EFFECTS}
-    own = replace(upper, **more)
 
-    def effect(i: Complexes, v: Complexes, head: Floats, q_head: Floats) -> _Effect:
-        i_above = np.outer(upper.i_by_p[:, at], head) + np.outer(upper.i_by_q[:, at], q_head)
-        v_above = np.outer(upper.v_by_p[:, at], head) + np.outer(upper.v_by_q[:, at], q_head)
-        return _Effect(np.vstack([i_above, i]), np.vstack([v_above, v]), head, q_head)
+    def above(head: Floats, q_head: Floats) -> _Effect:
+        return _Effect(np.outer(upper.by_p[:, at], head) + np.outer(upper.by_q[:, at], q_head), head, q_head)
 
-    by_p = effect(lower.i_by_p, lower.v_by_p, lower.head_by_p, area.q_head_by_p)
-    by_q = effect(lower.i_by_q, lower.v_by_q, lower.head_by_q, area.q_head_by_q)
-    return _with_pods(replace(whole, rows=own), lower.pods, by_p, by_q)
+    wide = _with_pods(
+        whole, lower.pods, above(lower.head_by_p, area.q_head_by_p), above(lower.head_by_q, area.q_head_by_q)
+    )
+    none = np.zeros((len(lower.names), len(upper.pods)), dtype=complex)
+    below = replace(lower, pods=wide.rows.pods, by_p=np.hstack([none, lower.by_p]), by_q=np.hstack([none, lower.by_q]))
+    return replace(wide, rows=with_quantities(wide.rows, below))
 
 
 def _with_errors(whole: Grid, area: Grid) -> Grid:
@@ -322,12 +305,9 @@ def _with_errors(whole: Grid, area: Grid) -> Grid:
             "with transmission, or by reactive power, areas have forecast errors of one kind, of each POD by itself"
         )
         raise BidError(Fault(problem, key="uncertainty", allowed="a box or a budget on the baseline, the same in all"))
-    i, v = np.isin(rows.conductors, own.conductors), np.isin(rows.nodes, own.nodes)
+    at = np.concatenate([np.isin(rows.conductors, own.conductors), np.isin(rows.nodes, own.nodes)])
     none = np.zeros(len(own.pods))
-    by_p, by_q = (
-        _Effect(_placed(i, of_i), _placed(v, of_v), none, none)
-        for of_i, of_v in ((own.i_by_p, own.v_by_p), (own.i_by_q, own.v_by_q))
-    )
+    by_p, by_q = (_Effect(_placed(at, effect), none, none) for effect in (own.by_p, own.by_q))
     names = [f"error of {pod}" for pod in own.pods]
     wide = _with_pods(replace(whole, uncertainty=None), names, by_p, by_q)
     no_error = np.zeros(len(rows.pods))
@@ -335,15 +315,7 @@ def _with_errors(whole: Grid, area: Grid) -> Grid:
     return replace(wide, uncertainty=_wider(start, band.half_p_kw, band.half_q_kvar))
 
 
-_BY_QUANTITY: Final = ("i_a", "v_pu", "i_max_a", "v_min_pu", "v_max_pu")
-_EFFECTS: Final = ("i_by_p", "i_by_q", "v_by_p", "v_by_q")
-
-
-def _on_top(effect: Complexes, more: int) -> Complexes:
-    return np.vstack([effect, np.zeros((more, effect.shape[1]), dtype=complex)])
-
-
-def _placed(at: npt.NDArray[np.bool_], effect: Complexes) -> Complexes:
+def _placed(at: Mask, effect: Complexes) -> Complexes:
     placed = np.zeros((len(at), effect.shape[1]), dtype=complex)
     placed[at] = effect
     return placed

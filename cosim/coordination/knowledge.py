@@ -276,5 +276,5 @@ class _Awards:
 
 def operated(model: NetworkModel, state: OperatingData) -> Grid:
     """A model at a state of operation."""
-    rows = replace(model.grid.rows, p_kw=state.p_kw, q_kvar=state.q_kvar, i_a=state.i_a, v_pu=state.v_pu)
+    rows = replace(model.grid.rows, p_kw=state.p_kw, q_kvar=state.q_kvar, base=state.base)
     return replace(model.grid, rows=rows, uncertainty=state.uncertainty)

@@ -106,8 +106,7 @@ class OperatingData(_Written):
     area: str
     p_kw: Floats
     q_kvar: Floats
-    i_a: Complexes
-    v_pu: Complexes
+    base: Complexes
     uncertainty: Uncertainty | None
 
 

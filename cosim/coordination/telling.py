@@ -79,7 +79,7 @@ def own_body(kind: MessageType, own: Own, receiver: str, sides: frozenset[str]) 
         raise ValueError(f"{kind} is said by who has a network")
     if kind == "OPER_DATA":
         rows = grid.rows
-        return OperatingData(area_name, rows.p_kw, rows.q_kvar, rows.i_a, rows.v_pu, grid.uncertainty)
+        return OperatingData(area_name, rows.p_kw, rows.q_kvar, rows.base, grid.uncertainty)
     bus = own.areas[area_name].bus if area_name else ""
     return NetworkModel(area_name, bus, _without_state(grid), {} if area_name else dict(own.interfaces))
 
@@ -123,7 +123,7 @@ def _listed(own: Own, area: Area) -> list[Resource]:
 def _without_state(grid: Grid) -> Grid:
     rows = grid.rows
     nothing = np.zeros(len(rows.pods))
-    bare = replace(rows, p_kw=nothing, q_kvar=nothing, i_a=np.zeros_like(rows.i_a), v_pu=np.zeros_like(rows.v_pu))
+    bare = replace(rows, p_kw=nothing, q_kvar=nothing, base=np.zeros_like(rows.base))
     return replace(grid, rows=bare, uncertainty=None)
 
 

@@ -54,8 +54,7 @@ class AcClearing:
 def rebased(network: NetworkRows, p_kw: Floats, q_kvar: Floats) -> NetworkRows:
     """The same linear model seen from another schedule."""
     base = network.at(p_kw - network.p_kw, q_kvar - network.q_kvar)
-    n = len(network.conductors)
-    return replace(network, p_kw=p_kw, q_kvar=q_kvar, i_a=base[:n], v_pu=base[n:])
+    return replace(network, p_kw=p_kw, q_kvar=q_kvar, base=base)
 
 
 def clear_with_ac(

@@ -127,17 +127,18 @@ def _voltages(network: NetworkRows, settings: LimitSettings, margin: Floats) -> 
     if not network.nodes:
         return ()
     first = len(network.conductors)
-    low, high = (np.flatnonzero(~np.isnan(limit)) for limit in (network.v_min_pu, network.v_max_pu))
-    v_min, v_max = network.v_min_pu[low], network.v_max_pu[high]
+    low = np.flatnonzero(~np.isnan(network.lower))  # currents have none
+    high = first + np.flatnonzero(~np.isnan(network.upper[first:]))
+    v_min, v_max = network.lower[low], network.upper[high]
     if settings.voltage == "projection":
-        ahead_low, ahead_high, stretch = projection_planes(network.v_pu[low], network.v_pu[high])
+        ahead_low, ahead_high, stretch = projection_planes(network.base[low], network.base[high])
     else:
         theta = math.radians(settings.norm_angle_deg)
         ahead_low, ahead_high, stretch = norm_planes(network, low, high, theta)
-    least, most = v_min + margin[first + low, 1], stretch * v_max - margin[first + high, 0]
+    least, most = v_min + margin[low, 1], stretch * v_max - margin[high, 0]
     return (
-        PlaneFamily("v_min", first + low, v_min, -ahead_low, _wide(-least, ahead_low), 1.0),
-        PlaneFamily("v_max", first + high, v_max, ahead_high, _wide(most, ahead_high), stretch),
+        PlaneFamily("v_min", low, v_min, -ahead_low, _wide(-least, ahead_low), 1.0),
+        PlaneFamily("v_max", high, v_max, ahead_high, _wide(most, ahead_high), stretch),
     )
 
 
@@ -162,10 +163,11 @@ def norm_planes(network: NetworkRows, low: Ints, high: Ints, theta: float) -> tu
     in v_i); R = 1 / cos(theta / 2) is never below |v| and serves the upper one, with both signs. The reference angle is
     the multiple of 30 degrees nearest to the present angle. Raises BidError for nodes further than theta from it.
     """
-    angle = np.angle(network.v_pu)
+    first = len(network.conductors)
+    angle = np.angle(network.base)
     reference = np.round(angle / (np.pi / 6.0)) * (np.pi / 6.0)
     off = angle - reference
-    far = [node for node, by in zip(network.nodes, off, strict=True) if abs(by) > theta]
+    far = [node for node, by in zip(network.nodes, off[first:], strict=True) if abs(by) > theta]
     if far:
         allowed = f"nodes within {math.degrees(theta):g} degrees of a multiple of 30"
         raise BidError(

@@ -138,16 +138,11 @@ def _corners(network: MtuNetwork, state: MtuState) -> tuple[Ints, Floats]:
 
 def _excess_pu(rows: NetworkRows, size: Floats) -> Floats:
     """How far magnitudes (n_sample, n_quantity) are beyond their nearest limit, of it; -inf without a limit."""
-    n = len(rows.conductors)
-    over = np.full(size.shape, -np.inf)
-    over[:, :n] = size[:, :n] / rows.i_max_a - 1.0
-    over[:, n:] = np.fmax(size[:, n:] / rows.v_max_pu - 1.0, 1.0 - size[:, n:] / rows.v_min_pu)
+    over = np.fmax(size / rows.upper - 1.0, 1.0 - size / rows.lower)
     return np.where(np.isnan(over), -np.inf, over)
 
 
 def _nearest_limit(rows: NetworkRows, size: Floats) -> Floats:
     """The limit (n_quantity,) that `_excess_pu` measures from."""
-    v_pu = size[len(rows.conductors) :]
-    low, high = 1.0 - v_pu / rows.v_min_pu, v_pu / rows.v_max_pu - 1.0
-    upper = np.isnan(rows.v_min_pu) | (high >= low)
-    return np.concatenate([rows.i_max_a, np.where(upper, rows.v_max_pu, rows.v_min_pu)])
+    low, high = 1.0 - size / rows.lower, size / rows.upper - 1.0
+    return np.where(np.isnan(rows.lower) | (high >= low), rows.upper, rows.lower)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
-import numpy.typing as npt
 
 from cosim.domain.frames import Floats
 from cosim.domain.market import Award, Bid, Coupling, Need, Resource
@@ -24,7 +23,7 @@ from cosim.market.clearing import clear
 from cosim.market.feeder_model import FeederModel
 from cosim.market.grid_side import MeasureChoice, Mode, choose_measures
 from cosim.market.highs import Highs
-from cosim.market.network import NetworkRows, stacked_rows
+from cosim.market.network import Mask, NetworkRows, network_part
 from cosim.market.outcome import Clearing, Unsolved
 from cosim.market.planes import LimitSettings
 from cosim.market.pricing import awards
@@ -41,7 +40,6 @@ from cosim.market.uncertainty import (
 )
 from cosim.scenario.market import MarketConfig, UncertaintyConfig
 
-Mask = npt.NDArray[np.bool_]
 _MIP_GAP = 1e-4
 _CLOSE = 0.995
 """Of its limit: quantities below this with all forecast errors need no flexibility, whatever the power flow adds."""
@@ -288,29 +286,6 @@ def _set_of(config: UncertaintyConfig, kinds: Sequence[str]) -> UncertaintySet:
         one = np.array([[config.common * (kind == each) for each in classes] for kind in kinds])
         return factor_set(np.kron(np.eye(repeated), one), np.full(n, 1.0 - config.common))
     return box()
-
-
-def network_part(rows: NetworkRows, keep: Mask) -> NetworkRows:
-    """The quantities marked in ``keep`` (n_quantity,)."""
-    if keep.all():
-        return rows
-    kept, n = np.flatnonzero(keep), len(rows.conductors)
-    i, v = np.flatnonzero(keep[:n]), np.flatnonzero(keep[n:])
-    return stacked_rows(
-        base=rows.base[kept],
-        by_p=rows.by_p[kept],
-        by_q=rows.by_q[kept],
-        conductors=[rows.conductors[k] for k in i],
-        pods=rows.pods,
-        p_kw=rows.p_kw,
-        q_kvar=rows.q_kvar,
-        i_max_a=rows.i_max_a[i],
-        nodes=tuple(rows.nodes[k] for k in v),
-        v_min_pu=rows.v_min_pu[v],
-        v_max_pu=rows.v_max_pu[v],
-        head_by_p=rows.head_by_p,
-        head_by_q=rows.head_by_q,
-    )
 
 
 def _foreseen(mtu: int, rows: NetworkRows, protection: Protection) -> list[Foreseen]:

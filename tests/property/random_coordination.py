@@ -4,7 +4,7 @@ violated, resources on both sides."""
 from dataclasses import replace
 
 import numpy as np
-from random_market import limited, network_of, random_grid
+from random_market import limited, network_of, random_grid, with_currents_up_to
 
 from cosim.coordination.case import Area, CoordinationCase
 from cosim.coordination.grid import Grid, Line, area_of, dc_grid, reactive, with_reactive_pods
@@ -31,9 +31,10 @@ def ac_area(area, seed, share, drop_pu, half_band):
     grid = random_grid(seed)
     rows = limited(network_of(grid), share, drop_pu)
     from_source = [k for k, (i, _) in enumerate(grid.ends.tolist()) if i == 0]
-    per_kw = 3.0 * V / 1000.0 * (rows.i_by_p[from_source].sum(axis=0)).conj()
-    per_kvar = 3.0 * V / 1000.0 * (rows.i_by_q[from_source].sum(axis=0)).conj()
-    rows = replace(rows, i_max_a=np.where(np.arange(len(rows.i_a)) < len(rows.i_a) // 2, rows.i_max_a, np.nan))
+    per_kw = 3.0 * V / 1000.0 * (rows.by_p[from_source].sum(axis=0)).conj()
+    per_kvar = 3.0 * V / 1000.0 * (rows.by_q[from_source].sum(axis=0)).conj()
+    first = np.arange(len(rows.i_a)) < len(rows.i_a) // 2
+    rows = with_currents_up_to(rows, np.where(first, rows.i_max_a, np.nan))
     band = Uncertainty(half_band * np.abs(grid.p_kw), half_band * np.abs(grid.q_kvar), box()) if half_band else None
     return named(Grid(rows, per_kw.imag, per_kvar.imag, band, import_kw=float(grid.p_kw.sum())), area)
 
@@ -49,7 +50,7 @@ def dc_area(area, seed, share):
     loads = {f"B{k}": float(rng.uniform(5.0, 20.0) * rng.choice([-1.0, 1.0], p=[0.3, 0.7])) for k in range(1, n + 1)}
     grid = dc_grid(f"{area}/", lines, "head", loads)
     limit = np.maximum(share * np.abs(grid.rows.i_a), 5.0)
-    return replace(grid, rows=replace(grid.rows, i_max_a=limit))
+    return replace(grid, rows=replace(grid.rows, upper=limit))
 
 
 def transmission(seed, share, imports_kw):
@@ -66,7 +67,7 @@ def transmission(seed, share, imports_kw):
     loads[names[int(rng.integers(0, n))]] -= sum(loads.values())
     grid = dc_grid("", lines, names[0], loads)
     limit = np.maximum(share * np.abs(grid.rows.i_a), 10.0)
-    return replace(grid, rows=replace(grid.rows, i_max_a=limit)), names, at
+    return replace(grid, rows=replace(grid.rows, upper=limit)), names, at
 
 
 def random_system(seed, share=1.0, areas=1, ac=False, need_kw=None, half_band=0.0, drop_pu=None, reactive_bids=False):

@@ -61,21 +61,18 @@ def network_of(grid, phases=(0,)):
     from_source = [k for k, (i, _) in enumerate(grid.ends.tolist()) if i == 0]
     conductors = tuple(f"{name}.{k}" for k in phases for name in names)
     nodes = tuple(f"{bus}.{k}" for k in phases for bus in range(n + 1))
+    by_p = np.vstack([*(turn * i_by_p for turn in turns), *(turn * v_by_p / V for turn in turns)])
     return NetworkRows(
         pods=tuple(f"P{k}" for k in range(n)),
         p_kw=grid.p_kw,
         q_kvar=grid.q_kvar,
         conductors=conductors,
-        i_a=np.concatenate([turn * i_a for turn in turns]),
-        i_by_p=np.vstack([turn * i_by_p for turn in turns]),
-        i_by_q=np.vstack([-1j * turn * i_by_p for turn in turns]),
-        i_max_a=np.full(len(conductors), np.nan),
         nodes=nodes,
-        v_pu=np.concatenate([turn * v for turn in turns]) / V,
-        v_by_p=np.vstack([turn * v_by_p for turn in turns]) / V,
-        v_by_q=np.vstack([-1j * turn * v_by_p for turn in turns]) / V,
-        v_min_pu=np.full(len(nodes), np.nan),
-        v_max_pu=np.full(len(nodes), np.nan),
+        base=np.concatenate([*(turn * i_a for turn in turns), *(turn * v / V for turn in turns)]),
+        by_p=by_p,
+        by_q=-1j * by_p,
+        upper=np.full(len(conductors) + len(nodes), np.nan),
+        lower=np.full(len(conductors) + len(nodes), np.nan),
         head_by_p=3.0 * V / 1000.0 * i_by_p[from_source].sum(axis=0).real,
         head_by_q=3.0 * V / 1000.0 * (-1j * i_by_p[from_source]).sum(axis=0).real,
     )
@@ -83,11 +80,23 @@ def network_of(grid, phases=(0,)):
 
 def limited(net, share, drop_pu=None):
     """Currents limited to ``share`` of the present ones but at least 5 A, voltages to ``drop_pu`` about 1."""
-    more = {"i_max_a": np.maximum(share * np.abs(net.i_a), 5.0)}
-    if drop_pu is not None:
-        n = len(net.nodes)
-        more |= {"v_min_pu": np.full(n, 1.0 - drop_pu), "v_max_pu": np.full(n, 1.0 + drop_pu)}
-    return replace(net, **more)
+    net = with_currents_up_to(net, np.maximum(share * np.abs(net.i_a), 5.0))
+    if drop_pu is None:
+        return net
+    upper, lower, n = net.upper.copy(), net.lower.copy(), len(net.conductors)
+    upper[n:], lower[n:] = 1.0 + drop_pu, 1.0 - drop_pu
+    return replace(net, upper=upper, lower=lower)
+
+
+def with_currents_up_to(net, i_max_a):
+    """With other limits of currents."""
+    return replace(net, upper=np.append(i_max_a, net.upper[len(net.conductors) :]))
+
+
+def with_turned_currents(net, angle):
+    """With the angles of all currents turned, as if the polygons of their limits were turned the other way."""
+    turn = np.exp(1j * angle * (np.arange(len(net.names)) < len(net.conductors)))
+    return replace(net, base=net.base * turn, by_p=net.by_p * turn[:, None], by_q=net.by_q * turn[:, None])
 
 
 def random_case(
@@ -148,12 +157,11 @@ def permuted(net: NetworkRows, pods, quantities) -> NetworkRows:
     """The same network with its PODs, conductors and nodes in another order."""
     i, v = quantities
     order = {"pods": pods, "conductors": i, "nodes": v}
+    both = np.append(i, len(net.conductors) + np.asarray(v, dtype=int))
     arrays = {
         **dict.fromkeys(("p_kw", "q_kvar", "head_by_p", "head_by_q"), (pods,)),
-        **dict.fromkeys(("i_a", "i_max_a"), (i,)),
-        **dict.fromkeys(("v_pu", "v_min_pu", "v_max_pu"), (v,)),
-        **dict.fromkeys(("i_by_p", "i_by_q"), (i, pods)),
-        **dict.fromkeys(("v_by_p", "v_by_q"), (v, pods)),
+        **dict.fromkeys(("base", "upper", "lower"), (both,)),
+        **dict.fromkeys(("by_p", "by_q"), (both, pods)),
     }
     values = {name: tuple(np.array(getattr(net, name), dtype=object)[at]) for name, at in order.items()}
     for name, at in arrays.items():

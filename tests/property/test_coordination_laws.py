@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_coordination import random_system
+from random_market import with_currents_up_to
 
 from cosim.coordination import stage as stage_room
 from cosim.coordination.catalogue import load_scheme, shipped
@@ -219,7 +220,7 @@ def test_a_bid_more_never_raises_the_common_cost_a_tighter_limit_never_lowers_it
     rows = area.grid.rows
     k = data.draw(st.integers(0, len(rows.conductors) - 1))
     tighter = np.where(np.arange(len(rows.i_max_a)) == k, 0.95 * rows.i_max_a, rows.i_max_a)
-    grid = replace(area.grid, rows=replace(rows, i_max_a=tighter))
+    grid = replace(area.grid, rows=with_currents_up_to(rows, tighter))
     no_dearer(case, replace(case, areas={**case.areas, area.id: replace(area, grid=grid)}))
 
 

@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_market import KINDS, market_on, permuted, sample, scaled, uncertain
+from random_market import (
+    KINDS,
+    market_on,
+    permuted,
+    sample,
+    scaled,
+    uncertain,
+    with_currents_up_to,
+    with_turned_currents,
+)
 from random_networks import N_SEED, SHAPES, random_network
 
 from cosim.domain.market import Direction
 from cosim.market.ac_loop import EXCESS_PU, clear_with_ac
 from cosim.market.clearing import clear, worst_corners
 from cosim.market.highs import Highs
+from cosim.market.network import network_part
 from cosim.market.planes import LimitSettings, plane_families
 from cosim.market.pricing import bid_prices, location_prices
-from cosim.market.session import network_part
 from cosim.market.uncertainty import Protection, Uncertainty, box, budget, certain, ellipsoid
 
 seeds = st.integers(0, N_SEED - 1)
@@ -74,7 +83,7 @@ def test_r2_robustness_costs_more_the_more_it_covers(shape, seed, share, more):
     assert sizes[-1] == pytest.approx(cost(uncertain(case, box())), abs=EUR, rel=1e-7)
     assert (np.diff(sizes) >= -slack).all()
     wider = cost(uncertain(case, box(), 0.1 * more))
-    tighter = cost(uncertain(replace(case, networks=(replace(net, i_max_a=net.i_max_a / more),)), box()))
+    tighter = cost(uncertain(replace(case, networks=(with_currents_up_to(net, net.i_max_a / more),)), box()))
     assert wider >= sizes[-1] - EUR * (1.0 + wider)
     assert tighter >= sizes[-1] - EUR * (1.0 + tighter)
 
@@ -120,8 +129,7 @@ def test_r4_turning_all_angles_moves_the_plan_within_the_polygon_error(shape, se
     net = case.networks[0]
 
     def turned(by, planes=32, polygon="inscribed", limit=1.0):
-        parts = {name: getattr(net, name) * np.exp(1j * by) for name in ("i_a", "i_by_p", "i_by_q")}
-        again = replace(net, i_max_a=limit * net.i_max_a, **parts)
+        again = with_turned_currents(with_currents_up_to(net, limit * net.i_max_a), by)
         limits = replace(case.settings, limits=LimitSettings(planes=planes, polygon=polygon))
         return clear(replace(case, networks=(again,), settings=limits), SOLVER)
 
@@ -149,20 +157,14 @@ def test_r5_no_error_of_the_set_breaks_a_limit_and_the_worst_reaches_it(shape, s
     xi = np.vstack([sample(kind, len(net.pods), np.random.default_rng(seed)), *(corner.xi for corner in corners)])
     moduli = np.abs(z + xi @ effect.T)
     kept = np.array([each not in broken for each in net.names])
-    highest, lowest = (np.concatenate(each) for each in _limits(net))
-    assert (moduli <= highest * (1.0 + 1e-7))[:, kept].all()
-    assert (moduli >= lowest - 1e-7)[:, kept].all()
+    assert (moduli <= net.upper * (1.0 + 1e-7))[:, kept].all()
+    assert (moduli >= np.nan_to_num(net.lower) - 1e-7)[:, kept].all()
     for corner in corners:
         family = network.families[corner.key.family]
         quantity = family.quantity[corner.key.limit]
         if net.names[quantity] not in broken:
             row = (family.weight[corner.key.limit] * (z[quantity] + effect[quantity] @ corner.xi)).real
             assert (row - family.bound[corner.key.limit]).max() == pytest.approx(0.0, abs=1e-6 * corner.limit)
-
-
-def _limits(net):
-    """Highest and lowest moduli of conductors and nodes."""
-    return (net.i_max_a, net.v_max_pu), (np.zeros(len(net.conductors)), net.v_min_pu)
 
 
 @every_shape
@@ -181,9 +183,9 @@ def test_r6_after_the_outer_loop_the_power_flow_keeps_the_limits_at_every_corner
     more_kw, more_kvar = errors.errors(np.array(list(product((-1.0, 1.0), repeat=len(p_kw)))))
     size = model.magnitudes(0, p_kw + more_kw, q_kvar + more_kvar)
     kept = ~np.isin(case.networks[0].names, [each.element for each in cleared.unsolved])
-    highest, lowest = (np.concatenate(each) for each in _limits(case.networks[0]))
-    assert (size <= highest * (1.0 + EXCESS_PU) + 1e-9)[:, kept].all()
-    assert (size >= lowest * (1.0 - EXCESS_PU) - 1e-9)[:, kept].all()
+    upper, lower = case.networks[0].upper, np.nan_to_num(case.networks[0].lower)
+    assert (size <= upper * (1.0 + EXCESS_PU) + 1e-9)[:, kept].all()
+    assert (size >= lower * (1.0 - EXCESS_PU) - 1e-9)[:, kept].all()
 
 
 @every_shape

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_market import random_case
+from random_market import random_case, with_currents_up_to
 
 from cosim.grid.measures import SwitchMeasure, TapMeasure
 from cosim.grid.switching import switching
@@ -98,7 +98,7 @@ class Network:
 
     def __call__(self, positions):
         share = 1.0 + sum(position * self.by[name] for name, position in positions.items())
-        return At(replace(self.rows, i_max_a=self.rows.i_max_a * np.maximum(share, 0.2)))
+        return At(with_currents_up_to(self.rows, self.rows.i_max_a * np.maximum(share, 0.2)))
 
 
 class At:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_market import random_case
+from random_market import random_case, with_currents_up_to
 
 from cosim.clock import Clock
 from cosim.domain.market import Award, Bid, BidState, Contract, Direction, ForwardBid, PriceStep, Window
@@ -244,7 +244,7 @@ def test_never_awarded_more_than_offered_over_stages(seed, stages, whole):
             case,
             bids=stage_bids(ledger),
             locked=locked_kw(ledger),
-            networks=(replace(net, i_max_a=share * net.i_max_a),),
+            networks=(with_currents_up_to(net, share * net.i_max_a),),
         )
         check_case(stage)
         found = clear(stage, SOLVER)

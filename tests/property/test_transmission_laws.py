@@ -52,11 +52,15 @@ def test_one_of_many_feeders_sees_its_part_of_everything(feeders, import_kw, mea
         return side.at(900 * mtu, import_kw / feeders)
 
     whole, part = state(1), state(feeders)
+    n = len(whole.grid.rows.conductors)
     for name in ("p_kw", "q_kvar", "i_a", "i_max_a"):
         found, expected = getattr(part.grid.rows, name) * feeders, getattr(whole.grid.rows, name)
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-2)
-    assert part.grid.rows.v_by_q == pytest.approx(whole.grid.rows.v_by_q * feeders, rel=1e-12)
-    for name in ("i_by_p", "v_pu", "v_min_pu", "v_max_pu", "head_by_p", "pods", "conductors", "nodes"):
+    assert part.grid.rows.by_q[n:] == pytest.approx(whole.grid.rows.by_q[n:] * feeders, rel=1e-12)
+    assert np.array_equal(part.grid.rows.by_p[:n], whole.grid.rows.by_p[:n])
+    for name in ("base", "lower", "upper"):
+        assert np.array_equal(getattr(part.grid.rows, name)[n:], getattr(whole.grid.rows, name)[n:])
+    for name in ("head_by_p", "pods", "conductors", "nodes"):
         assert np.array_equal(getattr(part.grid.rows, name), getattr(whole.grid.rows, name))
     assert part.need_kw * feeders == pytest.approx(whole.need_kw, rel=1e-9)
     assert [bid.id for bid in part.bids] == [bid.id for bid in whole.bids]

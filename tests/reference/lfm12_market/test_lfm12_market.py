@@ -1,6 +1,7 @@
 """The clearing reproduces the 12-bus market study; see README.md."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_order_of_activation_by_relief_along_the_active_plane():
     weight = np.exp(1j * np.radians(28.125))
     for pod in FLEXIBLE:
         k = PODS.index(pod)
-        relief = (weight * (net.i_by_p[0, k] + net.i_by_q[0, k] * Q_KVAR[k] / P_KW[k])).real
+        relief = (weight * (net.by_p[0, k] + net.by_q[0, k] * Q_KVAR[k] / P_KW[k])).real
         check(f"{pod.lower()}_a_per_kw", relief)
 
 
@@ -213,11 +214,8 @@ class TestTraps:
         v = voltages(P_KW, Q_KVAR)
         net = network()
         own = np.conj(v[BUS - 1] / V_SLACK)
-        i_by_p, i_by_q = net.i_by_p * own, net.i_by_q * own
-        i_empty = net.i_a - net.i_by_p @ P_KW - net.i_by_q @ Q_KVAR
-        flat = type(net)(
-            **{**vars_of(net), "i_by_p": i_by_p, "i_by_q": i_by_q, "i_a": i_empty + i_by_p @ P_KW + i_by_q @ Q_KVAR}
-        )
+        empty = replace(net, base=net.at(-P_KW, -Q_KVAR), by_p=net.by_p * own, by_q=net.by_q * own)
+        flat = replace(empty, base=empty.at(P_KW, Q_KVAR))
         check("trap_rated_voltage_kw", of(clear(study(2, net=flat)))["POD4"])
 
     @pytest.mark.parametrize("turn", [0.0, np.pi])
@@ -239,7 +237,7 @@ class TestTraps:
         assert np.linalg.cond(Y) < 1e9
         own = -1000.0 / 3.0 / voltages(P_KW, Q_KVAR)[BUS - 1].conj()
         by_p_v = np.vstack([np.zeros(len(PODS)), whole[:, BUS - 2] * own])
-        wrong = (FIRST[1] @ by_p_v) / network().i_by_p[0]
+        wrong = (FIRST[1] @ by_p_v) / network().by_p[0]
         assert np.abs(wrong - 1.0).min() > 0.01
 
     def test_polygon_turned_by_half_a_sector(self):
@@ -247,13 +245,7 @@ class TestTraps:
         check("trap_flat_first_kw", turned.awarded_kw.sum())
 
 
-def vars_of(net):
-    return {name: getattr(net, name) for name in type(net).__dataclass_fields__}
-
-
 def rotated(net, angle):
     """The same network with its current's angles turned: as if the polygon were turned the other way."""
     turn = np.exp(1j * angle)
-    return type(net)(
-        **{**vars_of(net), "i_a": net.i_a * turn, "i_by_p": net.i_by_p * turn, "i_by_q": net.i_by_q * turn}
-    )
+    return replace(net, base=net.base * turn, by_p=net.by_p * turn, by_q=net.by_q * turn)

@@ -45,7 +45,8 @@ def names_of(net):
 
 
 def by_injection(rows, buses):
-    return -rows.i_by_p.real[:, [rows.pods.index(bus) for bus in buses]]
+    n = len(rows.conductors)
+    return -rows.by_p.real[:n, [rows.pods.index(bus) for bus in buses]]
 
 
 def state(network, **config):
@@ -81,7 +82,7 @@ def test_factors_flows_and_ratings_of_the_installed_pandapower(network):
 
 def test_voltages_by_reactive_power(network):
     net, rows, step_mvar = solved(network.name), network.grid.rows, 0.1
-    names = names_of(net)
+    names, n = names_of(net), len(rows.conductors)
     held = {names[bus] for bus in (*net.gen.bus, *net.ext_grid.bus)}
     assert set(rows.nodes) == set(names) - held
     with quiet_pandapower():
@@ -97,20 +98,20 @@ def test_voltages_by_reactive_power(network):
             solve(net)
             vm.append(net.res_bus.vm_pu[[names.index(node) for node in rows.nodes]].to_numpy())
         expected.append((vm[1] - vm[0]) / (2.0 * step_mvar * MW))
-        found.append(rows.v_by_q.real[:, rows.pods.index(name)])
+        found.append(rows.by_q.real[n:, rows.pods.index(name)])
     scale = np.abs(expected).max()
     assert scale > 0.0
     assert np.array(found) / scale == pytest.approx(np.array(expected) / scale, abs=1e-4)
-    assert rows.v_by_p == pytest.approx(0.0)
+    assert rows.by_p[n:] == pytest.approx(0.0)
 
 
 def test_voltages_and_their_band_are_those_of_the_case(network):
     net, rows = solved(network.name), network.grid.rows
     solve(net)
-    at = [names_of(net).index(node) for node in rows.nodes]
-    assert rows.v_pu.real == pytest.approx(net.res_bus.vm_pu.to_numpy()[at], abs=1e-9)
-    assert rows.v_min_pu == pytest.approx(net.bus.min_vm_pu.to_numpy()[at])
-    assert rows.v_max_pu == pytest.approx(net.bus.max_vm_pu.to_numpy()[at])
+    at, n = [names_of(net).index(node) for node in rows.nodes], len(rows.conductors)
+    assert rows.base[n:].real == pytest.approx(net.res_bus.vm_pu.to_numpy()[at], abs=1e-9)
+    assert rows.lower[n:] == pytest.approx(net.bus.min_vm_pu.to_numpy()[at])
+    assert rows.upper[n:] == pytest.approx(net.bus.max_vm_pu.to_numpy()[at])
 
 
 def test_schedule_of_least_cost_costs_less_than_that_of_the_case(network):

@@ -62,8 +62,8 @@ def system(need_kw=0.0, bids=BIDS, units=UNITS, loads=(10.0, 10.0), **area_terms
 def limited(case, line, kw):
     """With a limit on a line at transmission."""
     rows = case.transmission.rows
-    limit = np.where([name == line for name in rows.conductors], kw, rows.i_max_a)
-    return replace(case, transmission=replace(case.transmission, rows=replace(rows, i_max_a=limit)))
+    limit = np.where([name == line for name in rows.conductors], kw, rows.upper)
+    return replace(case, transmission=replace(case.transmission, rows=replace(rows, upper=limit)))
 
 
 LOCAL = {"solver": "DSO", "buyers": ["DSO"], "resources": "D", "network": "D"}

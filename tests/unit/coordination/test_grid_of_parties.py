@@ -59,7 +59,7 @@ def test_joined_networks_are_one_network():
     np.testing.assert_allclose(both.i_a, whole.rows.i_a)
     for pod, bus in (("B", "B"), ("x/D", "D"), ("x/E", "E"), ("x/C", "C")):
         np.testing.assert_allclose(
-            both.i_by_p[:, both.pods.index(pod)], whole.rows.i_by_p[:, whole.rows.pods.index(bus)], atol=1e-12
+            both.by_p[:, both.pods.index(pod)], whole.rows.by_p[:, whole.rows.pods.index(bus)], atol=1e-12
         )
     assert both.conductors == ("ab", "bc", "ac", "x/cd", "x/de")
     np.testing.assert_allclose(both.head_by_p, 1.0)

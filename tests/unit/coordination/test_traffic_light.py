@@ -135,9 +135,7 @@ def assert_safe(grid, bids, units, kw, rng):
         k = rows.pods.index(unit.pod)
         p_kw[k] += each.direction.delta_p_kw(kw[each.id])
         q_kvar[k] += unit.kvar_per_kw * each.direction.delta_p_kw(kw[each.id])
-    n = len(rows.conductors)
-    upper = np.concatenate([rows.i_max_a, rows.v_max_pu])
-    lower = np.concatenate([np.full(n, np.nan), rows.v_min_pu])
+    upper, lower = rows.upper, rows.lower
     before, reach, errors = np.abs(rows.base), 0.0, 0.0
     if band is not None:
         reach = Protection(rows, band).reach(ceiling=False)

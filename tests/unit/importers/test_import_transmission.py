@@ -86,8 +86,8 @@ def test_a_matpower_case_with_parallel_branches_and_costs(matpower):
 
 def test_a_file_of_pandapower_is_the_case_of_that_name(case9, saved):
     found, expected = read_transmission(saved(case9)), read_transmission("case9")
-    assert found.grid.rows.i_by_p == pytest.approx(expected.grid.rows.i_by_p)
-    assert found.grid.rows.v_by_q == pytest.approx(expected.grid.rows.v_by_q)
+    assert found.grid.rows.by_p == pytest.approx(expected.grid.rows.by_p)
+    assert found.grid.rows.by_q == pytest.approx(expected.grid.rows.by_q)
     assert (found.load_kw, found.generators, found.slack) == (expected.load_kw, expected.generators, expected.slack)
 
 

@@ -15,7 +15,7 @@ def network(p_kw, i_max_a=100.0, effect=None, head=None, v_drop_pu=None, v_limit
     the node ``B.1`` at 1 pu without load. Reactive power leads a quarter turn behind."""
     p_kw = np.asarray(p_kw, dtype=float)
     n = len(p_kw)
-    by_p = np.ones((1, n), dtype=complex) * (1.0 if effect is None else np.asarray(effect))
+    current = np.ones((1, n), dtype=complex) * (1.0 if effect is None else np.asarray(effect))
     drop = np.zeros((0, n)) if v_drop_pu is None else np.asarray(v_drop_pu, dtype=float).reshape(1, n)
     nodes = () if v_drop_pu is None else ("B.1",)
     low, high = (np.full(len(nodes), limit) for limit in v_limits)
@@ -24,16 +24,12 @@ def network(p_kw, i_max_a=100.0, effect=None, head=None, v_drop_pu=None, v_limit
         p_kw=p_kw,
         q_kvar=np.zeros(n),
         conductors=("L@A.1",),
-        i_a=by_p @ p_kw,
-        i_by_p=by_p,
-        i_by_q=-1j * by_p,
-        i_max_a=np.array([i_max_a]),
         nodes=nodes,
-        v_pu=1.0 - (drop @ p_kw).astype(complex),
-        v_by_p=-drop.astype(complex),
-        v_by_q=1j * drop,
-        v_min_pu=low,
-        v_max_pu=high,
+        base=np.concatenate([current @ p_kw, 1.0 - drop @ p_kw]),
+        by_p=np.vstack([current, -drop]),
+        by_q=np.vstack([-1j * current, 1j * drop]),
+        upper=np.append(i_max_a, high),
+        lower=np.append(np.nan, low),
         head_by_p=np.ones(n) if head is None else np.asarray(head, dtype=float),
         head_by_q=np.zeros(n),
     )

@@ -18,10 +18,11 @@ def two_conductors(p_kw, i_max_a):
     return replace(
         rows,
         conductors=("L@A.1", "M@A.1"),
-        i_a=effect @ rows.p_kw,
-        i_by_p=effect,
-        i_by_q=-1j * effect,
-        i_max_a=np.array(i_max_a),
+        base=effect @ rows.p_kw,
+        by_p=effect,
+        by_q=-1j * effect,
+        upper=np.array(i_max_a),
+        lower=np.full(2, np.nan),
     )
 
 

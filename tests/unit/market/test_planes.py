@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_market import network
@@ -61,7 +63,7 @@ def test_margins_make_limits_narrower_on_both_sides():
 @pytest.mark.parametrize("at_deg", [0.0, 29.0, 92.0, -121.0])
 def test_voltage_planes_are_safe_about_the_present_angle(voltage, at_deg):
     net = network([0.0], v_drop_pu=[1e-3])
-    turned = type(net)(**{**vars(net), "v_pu": net.v_pu * np.exp(1j * np.radians(at_deg))})
+    turned = replace(net, base=net.base * np.exp(1j * np.radians(at_deg)))
     found = {f.kind: f for f in plane_families(turned, LimitSettings(voltage=voltage))}
     angles = np.radians(at_deg + np.linspace(-2.9, 2.9, 59))
     assert (allowed_modulus(found["v_max"], angles) <= 1.1 + 1e-12).all()
@@ -75,7 +77,7 @@ def test_voltage_planes_are_safe_about_the_present_angle(voltage, at_deg):
 
 def test_norm_is_refused_beyond_its_angle():
     net = network([0.0], v_drop_pu=[1e-3])
-    turned = type(net)(**{**vars(net), "v_pu": net.v_pu * np.exp(1j * np.radians(14.0))})
+    turned = replace(net, base=net.base * np.exp(1j * np.radians(14.0)))
     with pytest.raises(BidError, match=r"B\.1.*within 10 degrees"):
         plane_families(turned, LimitSettings(voltage="norm"))
 

@@ -35,14 +35,14 @@ def test_room_is_for_one_alone_or_shared_by_what_is_registered():
 
 def test_the_other_direction_is_limited_where_power_turns():
     """80 kW UP of 30 turn the current: -50 A at most."""
-    found = capabilities(replace(LOADS, i_max_a=np.array([45.0])), units((120.0, 0.0), (0.0, 0.0)))
+    found = capabilities(replace(LOADS, upper=np.array([45.0])), units((120.0, 0.0), (0.0, 0.0)))
     assert found["P0", UP][0] == pytest.approx(40.0 + 45.0, rel=2e-3)
     assert found["P0", DOWN] == (0.0, 0.0)
     assert found["P1", UP] == (0.0, 0.0)
 
 
 def test_nothing_that_makes_a_violated_limit_worse():
-    found = capabilities(replace(LOADS, i_max_a=np.array([39.0])), OWN)
+    found = capabilities(replace(LOADS, upper=np.array([39.0])), OWN)
     assert found["P0", DOWN] == found["P1", DOWN] == (0.0, 0.0)
     assert found["P0", UP] == (30.0, 30.0)
 

@@ -10,7 +10,8 @@ from cosim.domain.market import StorageLimit
 from cosim.market import session as market_session
 from cosim.market.ac_loop import EXCESS_PU
 from cosim.market.highs import Highs
-from cosim.market.session import Foreseen, LocalMarket, Situation, network_part, uncertainty_of
+from cosim.market.network import network_part
+from cosim.market.session import Foreseen, LocalMarket, Situation, uncertainty_of
 from cosim.scenario.market import MarketConfig, UncertaintyConfig
 
 HOUR_S = 3600
@@ -25,8 +26,7 @@ class Wire:
 
     def linearise(self, mtu, p_kw, q_kvar):
         rows = network(p_kw, **self.limits)
-        drop = {"v_pu": rows.v_pu + rows.v_by_q @ q_kvar}
-        return replace(rows, q_kvar=q_kvar, i_a=rows.i_a + rows.i_by_q @ q_kvar, **drop)
+        return replace(rows, q_kvar=q_kvar, base=rows.at(np.zeros(len(p_kw)), q_kvar))
 
     def around(self, p_kw, q_kvar):
         return None, self.linearise(0, p_kw, q_kvar)
@@ -34,7 +34,9 @@ class Wire:
     def magnitudes(self, mtu, p_kw, q_kvar):
         self.seen.append(mtu)
         at = [self.linearise(mtu, *point) for point in zip(p_kw, q_kvar, strict=True)]
-        return np.stack([np.concatenate([np.abs(rows.i_a) * (1.0 + self.more), np.abs(rows.v_pu)]) for rows in at])
+        size = np.abs([rows.base for rows in at])
+        size[:, 0] *= 1.0 + self.more
+        return size
 
 
 def market(wire=None, kinds=("load", "load"), mtu_s=HOUR_S, **config):
@@ -251,7 +253,8 @@ def test_a_part_of_the_network_is_the_same_network():
         np.testing.assert_array_equal(part.base, rows.base[keep])
         np.testing.assert_array_equal(part.by_p, rows.by_p[keep])
         np.testing.assert_array_equal(part.by_q, rows.by_q[keep])
-        assert len(part.i_max_a) + len(part.v_min_pu) == len(part.v_max_pu) + len(part.i_max_a) == len(names)
+        np.testing.assert_array_equal(part.upper, rows.upper[keep])
+        np.testing.assert_array_equal(part.lower, rows.lower[keep])
         np.testing.assert_array_equal(part.head_by_p, rows.head_by_p)
 
 

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,7 +128,7 @@ class TestReimOfTheStudy:
 
     def net(self, effect, base):
         net = network([0.0] * len(effect))
-        return type(net)(**{**vars(net), "i_by_p": np.array([effect]), "i_a": np.array([base], dtype=complex)})
+        return replace(net, by_p=np.array([effect]), base=np.array([base], dtype=complex))
 
     def shift(self, effect, base):
         uncertain = Uncertainty(np.ones(len(effect)), np.zeros(len(effect)), box(), worst_case="reim")
@@ -164,7 +165,7 @@ class TestPAndQApart:
 
     def effects(self, angle, scale=(1.0, 1.0)):
         """Effects of the errors of P0, P1, Q0, Q1 on that row."""
-        by_p, by_q = self.NET.i_by_p[0], self.NET.i_by_q[0]
+        by_p, by_q = self.NET.by_p[0], self.NET.by_q[0]
         changes = np.concatenate([by_p * self.HALF_P * scale, by_q * self.HALF_Q * scale])
         return (np.exp(-1j * angle) * changes).real
 

@@ -280,6 +280,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CosimError as error:
         print(f"growth_2030: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("growth_2030: interrupted; what has been run stays, and the same command does the rest", file=sys.stderr)
+        return 130
     print("\n".join(summary(found)))
     print(f"\n{len(found.years)} years: {options.out / 'growth_2030.html'}")
     return 1 if any(year.error for year in found.years) else 0

@@ -163,3 +163,19 @@ def test_wrong_options_are_told(
     assert script.main([option, value, "--out", str(tmp_path / "none")]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+def test_ctrl_c_is_told_in_a_line(
+    script: ModuleType,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*given: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "sweep", interrupted)
+    assert script.main([*arguments[:-1], str(tmp_path)]) == 130
+    told = "growth_2030: interrupted; what has been run stays, and the same command does the rest\n"
+    assert capsys.readouterr().err == told

@@ -164,7 +164,7 @@ def activations(market: Market, engine: Engine, printed: Printed) -> Rows:
             plan = clear(market.case(errors)).require_solved()
             p_kw, q_kvar = planned(plan)
             p_kw, q_kvar = p_kw + errors.half_p_kw, q_kvar + errors.half_q_kvar
-            state, effect = plan.networks[0].state(plan.solution.x), plan.networks[0].protection.effect
+            state, effect = plan.networks[0].state(plan.solution.x), plan.networks[0].protection.effect()
             row: dict[str, Cell] = {"case": str(case), "index": "slip" if slip else "right"}
             for pod in FLEXIBLE:
                 row[f"{pod.lower()}_kw"] = awarded_kw(plan, pod)

@@ -44,7 +44,7 @@ class Network:
     def area(self, name: str, situation: Situation) -> Grid:
         """The feeder in the one MTU of a situation as an area of that name, with the limits that its resources could
         matter for."""
-        linear, _ = self.market.around(situation, 0)
+        linear = self.market.known(situation, 0).linear
         return area_grid(name, linear, *self.market.in_question(situation, self._registered_kw))
 
     def snapshot(self, name: str, p_kw: Floats, q_kvar: Floats) -> Grid:

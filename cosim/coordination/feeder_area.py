@@ -69,14 +69,9 @@ def area_grid(area: str, model: Linearisation, rows: NetworkRows, uncertainty: U
     """A linearised feeder as the network of an area: all of it under the area's name; ``rows``: what ``model`` says of
     limited quantities, or some of them."""
     pods, conductors, nodes = (_within(area, names) for names in (rows.pods, rows.conductors, rows.nodes))
+    named = replace(rows, pods=pods, conductors=conductors, nodes=nodes)
     import_kw = float(model.state.head_kva.sum().real)
-    return Grid(
-        replace(rows, pods=pods, conductors=conductors, nodes=nodes),
-        model.head_by_p.imag,
-        model.head_by_q.imag,
-        uncertainty,
-        import_kw=import_kw,
-    )
+    return Grid(named, model.head_by_p.imag, model.head_by_q.imag, uncertainty, import_kw=import_kw)
 
 
 @lru_cache(_NAMES_KEPT)

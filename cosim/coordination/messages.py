@@ -101,7 +101,8 @@ class NetworkModel(_Written):
 
 @dataclass(frozen=True)
 class OperatingData(_Written):
-    """OPER_DATA: the state of operation that a model lacks, and the half-bands of its forecast errors."""
+    """OPER_DATA: the state of operation that a model lacks (see `NetworkRows`), and the half-bands of its forecast
+    errors."""
 
     area: str
     p_kw: Floats

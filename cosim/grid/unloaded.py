@@ -56,8 +56,8 @@ class Unloaded:
     conductor_y: scipy.sparse.csr_matrix
 
     def factor(self) -> Any:
-        """SuperLU of ``y``: its ``solve`` turns currents into the nodes [A] into voltages [V]. It is not kept, as it
-        takes ten times the memory of all else here, and less than a millisecond."""
+        """SuperLU of ``y``: its ``solve`` turns currents into the nodes [A] into voltages [V]. It is not kept: it
+        takes little time, and ten times the memory of all else here."""
         return scipy.sparse.linalg.splu(self.y)
 
 

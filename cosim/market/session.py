@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,15 @@ class Situation:
     half_p_kw: Floats
     half_q_kvar: Floats
     position: tuple[float, ...]
+
+
+class Known(NamedTuple):
+    """One MTU of a situation: all derivatives there, what they say of the limited quantities, and what forecast errors
+    can do to these."""
+
+    linear: Linearisation
+    rows: NetworkRows
+    protection: Protection
 
 
 @dataclass(frozen=True)
@@ -110,9 +120,7 @@ class LocalMarket:
 
     def foreseen(self, situation: Situation) -> tuple[Foreseen, ...]:
         """Limits that are not kept without flexibility, with all forecast errors. Raises PowerFlowError."""
-        return tuple(
-            found for t in range(len(situation.p_kw)) for found in _foreseen(t, *self._protected(situation, t))
-        )
+        return tuple(found for t in range(len(situation.p_kw)) for found in _foreseen(t, self.known(situation, t)))
 
     def clear(
         self,
@@ -133,10 +141,10 @@ class LocalMarket:
         def in_question() -> Iterator[tuple[NetworkRows, Uncertainty]]:
             reach_kw: list[tuple[Floats, Floats]] = []
             for t in range(len(situation.p_kw)):
-                network, protection = self._protected(situation, t)
-                reach_kw = reach_kw or _capability_kw(bids, resources, network.pods, len(situation.p_kw))
-                keep.append(_in_question(network, protection, reach_kw[t]))
-                yield network_part(network, keep[-1]), protection.uncertainty
+                known = self.known(situation, t)
+                reach_kw = reach_kw or _capability_kw(bids, resources, known.rows.pods, len(situation.p_kw))
+                keep.append(_in_question(known, reach_kw[t]))
+                yield network_part(known.rows, keep[-1]), known.protection.uncertainty
 
         def case() -> ClearingCase:  # nothing here keeps it: over a day ahead it is large, and its networks change
             made = self._case(situation, book, resources, tuple(in_question()), gate_s)
@@ -164,8 +172,8 @@ class LocalMarket:
     ) -> tuple[NetworkRows, Uncertainty]:
         """Of the quantities in the one MTU of a situation those that may leave their limits with changes of P and of Q
         of each POD (n_pod,) [kW, kvar] up to ``capability_kw``, and its forecast errors."""
-        rows, protection = self._protected(situation, 0)
-        return network_part(rows, _in_question(rows, protection, capability_kw)), protection.uncertainty
+        known = self.known(situation, 0)
+        return network_part(known.rows, _in_question(known, capability_kw)), known.protection.uncertainty
 
     def choose(
         self,
@@ -186,13 +194,9 @@ class LocalMarket:
         def position(at: Positions) -> tuple[float, ...]:
             return (*controls, *(float(at[measure.name]) for measure in measures))
 
+        ahead = (self.known(situation, t) for t in range(len(situation.p_kw)))
         choice = choose_measures(
-            self._case(
-                situation,
-                book,
-                resources,
-                [(self.around(situation, t)[1], self._uncertainty(situation, t)) for t in range(len(situation.p_kw))],
-            ),
+            self._case(situation, book, resources, [(known.rows, known.protection.uncertainty) for known in ahead]),
             measures,
             start,
             lambda at: self.model_at(position(at)),
@@ -224,28 +228,20 @@ class LocalMarket:
             gate_s=gate_s,
         )
 
-    def around(self, situation: Situation, t: int) -> tuple[Linearisation, NetworkRows]:
-        """All derivatives in an MTU of a situation, and what they say of the limited quantities. Raises
-        PowerFlowError."""
-        return self._around(self.model_at(situation.position), situation, t)
+    def known(self, situation: Situation, t: int) -> Known:
+        """The network in an MTU of a situation, and what forecast errors can do to it. Raises PowerFlowError."""
+        return self._known(self.model_at(situation.position), situation, t)
 
     @cached_property
-    def _around(self) -> Callable[[FeederModel, Situation, int], tuple[Linearisation, NetworkRows]]:
+    def _known(self) -> Callable[[FeederModel, Situation, int], Known]:
         """What was asked for last is kept, and no more: it is large."""
-        return lru_cache(1)(lambda model, situation, t: model.around(situation.p_kw[t], situation.q_kvar[t]))
 
-    def _protected(self, situation: Situation, t: int) -> tuple[NetworkRows, Protection]:
-        """The network in an MTU of a situation, and what forecast errors can do to it."""
-        _, rows = self.around(situation, t)
-        return rows, self._protection(rows, situation, t)
+        def known(model: FeederModel, situation: Situation, t: int) -> Known:
+            half = situation.half_p_kw[t], situation.half_q_kvar[t]
+            linear, rows = model.around(situation.p_kw[t], situation.q_kvar[t])
+            return Known(linear, rows, Protection(rows, uncertainty_of(self.config.uncertainty, *half, self.kinds)))
 
-    @cached_property
-    def _protection(self) -> Callable[[NetworkRows, Situation, int], Protection]:
-        """As `_protected`; kept like `_around`."""
-        return lru_cache(1)(lambda rows, situation, t: Protection(rows, self._uncertainty(situation, t)))
-
-    def _uncertainty(self, situation: Situation, t: int) -> Uncertainty:
-        return uncertainty_of(self.config.uncertainty, situation.half_p_kw[t], situation.half_q_kvar[t], self.kinds)
+        return lru_cache(1)(known)
 
     def _solver(self) -> Solver:
         if self.config.solver == "highs":
@@ -288,8 +284,8 @@ def _set_of(config: UncertaintyConfig, kinds: Sequence[str]) -> UncertaintySet:
     return box()
 
 
-def _foreseen(mtu: int, rows: NetworkRows, protection: Protection) -> list[Foreseen]:
-    reach = protection.reach(ceiling=False)
+def _foreseen(mtu: int, known: Known) -> list[Foreseen]:
+    rows, reach = known.rows, known.protection.reach(ceiling=False)
     size, n, highest, lowest = np.abs(rows.base), len(rows.conductors), rows.upper, rows.lower
     over, under = np.flatnonzero(size + reach > highest).tolist(), np.flatnonzero(size - reach < lowest).tolist()
     return [
@@ -303,10 +299,10 @@ def _figures(*values: np.float64) -> tuple[float, float, float]:
     return expected, worst, limit
 
 
-def _in_question(rows: NetworkRows, protection: Protection, capability_kw: tuple[Floats, Floats]) -> Mask:
+def _in_question(known: Known, capability_kw: tuple[Floats, Floats]) -> Mask:
     """Quantities (n_quantity,) that may leave their limits with some errors and some of the flexibility offered, which
     is ``capability_kw``: changes of P and of Q of each POD at most (n_pod,)."""
-    by_kw, by_kvar = capability_kw
+    (by_kw, by_kvar), rows, protection = capability_kw, known.rows, known.protection
     widest = None
     if protection.uncertainty.base == "residual":  # what is sold turns no POD's power
         size_kw = np.abs(rows.p_kw)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def run_segments(run: Run, since: Checkpoint | None) -> None:
     """Runs a case from a checkpoint, or from its first step, to its last.
 
     Raises the error of the simulator that failed, SimulatorError naming it if the error was not one of ours or mosaik
-    stopped early; ResumeError if the checkpoint is of another form.
+    stopped early; ResumeError if simulators cannot take over what the checkpoint holds.
     """
     case, steps = run.case, run.case.clock.steps
     saved = None if since is None else json.loads(since.text)
@@ -89,11 +89,9 @@ def _run_segment(run: Run, span: Span, saved: Any, declares: bool) -> str | None
     with open_world(case) as world:
         composer = Composer(world, case, run.connections, run.thresholds_kw, run.calls, span)
         composer.start_all()
-        if saved is None:
-            composer.connect_all(None)
-        else:
-            with _known_form(run.writer.path):
-                composer.connect_all(saved["links"])
+        with _from_file(run.writer.path) if declares and saved is not None else nullcontext():
+            composer.connect_all(None if saved is None else saved["links"])
+            if saved is not None:
                 composer.restore(saved["states"])
         composer.record(run.writer, count, declares)
         run.writer.start()
@@ -108,14 +106,14 @@ def _run_segment(run: Run, span: Span, saved: Any, declares: bool) -> str | None
 
 
 @contextmanager
-def _known_form(path: Path) -> Iterator[None]:
-    """Turns the error of a simulator that does not know its memory, or of one or a link that has none, into a
-    ResumeError."""
+def _from_file(path: Path) -> Iterator[None]:
+    """Turns the error of a simulator that cannot take over its memory from a file, or of one or a link for which there
+    is none, into a ResumeError."""
     try:
         yield
     except (KeyError, SimulatorError) as error:
         what = f"nothing is kept for {error}" if isinstance(error, KeyError) else str(error)
         raise ResumeError(
-            f"{path}: its checkpoint has not the form that this version of cosim keeps, so its run cannot go on; "
-            f"use the version that began it (its attributes versions and git_commit), or run the scenario anew: {what}"
+            f"{path}: cannot go on from its checkpoint, which another version of cosim may have written (see its "
+            f"attributes versions and git_commit): {what}"
         ) from error

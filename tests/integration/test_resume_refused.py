@@ -25,9 +25,10 @@ from short_runs import REPOSITORY, SCENARIO
 
 from cosim import load_scenario, open_results, resume, run
 from cosim.cli import main
-from cosim.errors import ResultError, ScenarioError
+from cosim.errors import ResultError, ScenarioError, SimulatorError
 from cosim.io.checkpoint import read_checkpoints, write_checkpoint
 from cosim.io.store import ResultWriter
+from simulators.grid import Grid
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +91,20 @@ def test_checkpoint_of_another_form(
     before = stopped.read_bytes()
     assert main(["resume", str(stopped)]) == 1
     message = capfd.readouterr().err
-    assert f"cosim: {stopped}: its checkpoint has not the form that this version of cosim keeps" in message
+    assert f"cosim: {stopped}: cannot go on from its checkpoint, which another version of cosim may" in message
     assert says in message
     assert stopped.read_bytes() == before
+
+
+def test_failure_between_segments_is_the_simulators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Grid, saved: dict[str, Any]) -> None:
+        raise ValueError("burst")
+
+    monkeypatch.setattr(Grid, "restore", failing)
+    with pytest.raises(SimulatorError, match=r"^simulator \w+ failed in restore\(\): ValueError: burst$"):
+        run(load_scenario(PRIORITY, HALF_A_DAY), tmp_path / "run.h5")
+    with open_results(tmp_path / "run.h5") as results:
+        assert (results.status, results.checkpoint() is not None) == ("failed", True)
 
 
 def test_without_a_checkpoint_the_run_begins_anew(

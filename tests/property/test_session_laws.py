@@ -84,8 +84,8 @@ class Market:
         ]
 
 
-def all_kept(rows, uncertainty, capability_kw):
-    return np.ones(len(rows.names), dtype=bool)
+def all_kept(known, capability_kw):
+    return np.ones(len(known.rows.names), dtype=bool)
 
 
 def assert_same(one, other, atol_kw=1e-4):

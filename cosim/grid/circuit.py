@@ -20,6 +20,7 @@ from cosim.grid.checks import line_faults
 from cosim.grid.script import Script, plain
 
 _spare_contexts: list[Any] = []  # engine contexts cannot be freed without leaking, so closed ones are used again
+_left_contexts: list[Any] = []
 _NUMBERS = {"load": (4, 12), "generator": (4, 6)}  # of the OpenDSS properties kW, kvar
 _SIGN = {"load": 1.0, "generator": -1.0}
 _NO_RECALCULATION = int(SetterFlags.AvoidFullRecalc)
@@ -33,6 +34,8 @@ def compile_circuit(master: Path) -> tuple[Any, Script]:
     """
     if not master.is_file():
         raise FeederError(Fault("no such file", str(master)))
+    while _left_contexts:
+        give_back(_left_contexts.pop())
     script = Script(master)
     dss = _spare_contexts.pop() if _spare_contexts else _new_context()
     try:
@@ -59,6 +62,12 @@ def give_back(dss: Any) -> None:
     """Frees the circuit of a context for the next `compile_circuit`."""
     dss.ClearAll()
     _spare_contexts.append(dss)
+
+
+def leave(dss: Any) -> None:
+    """As `give_back` for what is garbage, which Python may find in any thread and in the middle of anything: calls
+    nothing of OpenDSS, the next `compile_circuit` frees the circuit."""
+    _left_contexts.append(dss)
 
 
 def solve_flat(dss: Any, rebuild: bool = False) -> None:

@@ -24,6 +24,7 @@ from cosim.grid.circuit import (
     converged,
     give_back,
     iterations,
+    leave,
     node_voltages,
     rebuild_system,
     solve_flat,
@@ -93,6 +94,10 @@ class Engine:
     def close(self) -> None:
         """Gives the engine's context back; the object must not be used afterwards."""
         give_back(self._dss)
+
+    def leave(self) -> None:
+        """As `close`, for garbage collection: see `circuit.leave`."""
+        leave(self._dss)
 
     def solve(self, p_kw: Floats, q_kvar: Floats) -> GridState:
         """The state with net consumption ``p_kw``, ``q_kvar`` (n_pod,) [kW, kvar], in the order of ``pods``.

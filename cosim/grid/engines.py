@@ -32,7 +32,7 @@ class Engines:
         self.network = lru_cache(_NETWORKS_KEPT)(self._network)
         """The network without its PODs with taps, capacitors and measures at a position (n_control,), see
         `Engine.control_values`; by default where the scripts have them. Raises FeederError as `Engine.unloaded`."""
-        weakref.finalize(self, _close, self._spare, self._of_networks).atexit = False
+        weakref.finalize(self, _leave, self._spare, self._of_networks).atexit = False
 
     def take(self) -> Engine:
         """An engine as good as new, to be given back."""
@@ -51,7 +51,10 @@ class Engines:
 
     def close(self) -> None:
         """Closes all that are not in use."""
-        _close(self._spare, self._of_networks)
+        for engine in _all(self._spare, self._of_networks):
+            engine.close()
+        self._spare.clear()
+        self._of_networks.clear()
 
     def _network(self, position: tuple[float, ...] | None = None) -> Unloaded:
         engine, at_start = self._network_engine()
@@ -65,8 +68,10 @@ class Engines:
         return self._of_networks[0]
 
 
-def _close(spare: list[Engine], of_networks: list[tuple[Engine, dict[str, Any]]]) -> None:
-    for engine in (*spare, *(engine for engine, _ in of_networks)):
-        engine.close()
-    spare.clear()
-    of_networks.clear()
+def _leave(spare: list[Engine], of_networks: list[tuple[Engine, dict[str, Any]]]) -> None:
+    for engine in _all(spare, of_networks):
+        engine.leave()
+
+
+def _all(spare: list[Engine], of_networks: list[tuple[Engine, dict[str, Any]]]) -> list[Engine]:
+    return [*spare, *(engine for engine, _ in of_networks)]

@@ -1,5 +1,7 @@
 """Engines used again: as good as new to the last bit, whatever they were used for before."""
 
+import gc
+import threading
 from functools import partial
 
 import numpy as np
@@ -122,8 +124,21 @@ def test_contexts_are_given_back_once(tmp_path, monkeypatch):
     engines.close()
     engines.close()
     assert len(circuit._spare_contexts) == 2
-    forgotten = Engines(partial(Engine, feeder_in(tmp_path / "line", LINE, LINE_YAML), CONFIG))
+
+
+def test_of_engines_that_nobody_holds_the_next_frees_the_circuits(tmp_path, monkeypatch):
+    """Python may find them in any thread, such as that of an MQTT connection; OpenDSS must not be called there."""
+    for contexts in ("_spare_contexts", "_left_contexts"):
+        monkeypatch.setattr(circuit, contexts, [])
+    make = partial(Engine, feeder_in(tmp_path / "line", LINE, LINE_YAML), CONFIG)
+    forgotten = Engines(make)
     forgotten.give_back(forgotten.take())
+    forgotten.network()
     del forgotten
-    __import__("gc").collect()
-    assert len(circuit._spare_contexts) == 2, "engines that nobody holds are closed"
+    collector = threading.Thread(target=gc.collect)
+    collector.start()
+    collector.join()
+    assert (len(circuit._spare_contexts), len(circuit._left_contexts)) == (0, 2)
+    engine = make()
+    assert (len(circuit._spare_contexts), len(circuit._left_contexts)) == (1, 0)
+    engine.close()

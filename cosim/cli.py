@@ -60,13 +60,14 @@ def _resume(options: argparse.Namespace) -> None:
 def _tell(finished: Finished, options: argparse.Namespace) -> None:
     """Prints the indicators of a run, and writes its report."""
     from cosim.io.results import open_results
-    from cosim.report.html import write_report
     from cosim.report.indicators import as_text
 
     with open_results(finished.path) as results:
         print(as_text(results))
     print(f"\nresult  {finished.path}")
     if options.report:
+        from cosim.report.html import write_report
+
         page = finished.path.with_suffix(".html")
         write_report([finished.path], page)
         print(f"report  {page}")

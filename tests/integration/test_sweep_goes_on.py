@@ -27,7 +27,7 @@ from cosim.sweep.work import UNFINISHED, Job, work
 
 SEGMENT = 4  # steps
 HOURLY = {"recorder.checkpoint": "1h"}
-LONG = {"overrides": SETTINGS | {"recorder.checkpoint": "30min", "duration": "2d"}, "vary": {}, "seeds": 2}
+LONG = {"overrides": SETTINGS | {"recorder.checkpoint": "30min", "duration": "1d"}, "vary": {}, "seeds": 2}
 """Runs that take long, for all the segments they have: longer than a sweep takes to end its workers."""
 DEADLINE_S = 120.0
 

@@ -7,6 +7,7 @@ taps, capacitors and switches alone, never on the solve before it: that makes a 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,6 +64,8 @@ class Engine:
         self._config = config
         self._pod_free: PodFreeCircuit | None = None
         self._dss, script = compile_circuit(feeder.master)
+        self._left_behind = weakref.finalize(self, leave, self._dss)
+        self._left_behind.atexit = False
         circuit = self._dss.ActiveCircuit
         try:
             place_added(self._dss, feeder)
@@ -93,11 +96,8 @@ class Engine:
 
     def close(self) -> None:
         """Gives the engine's context back; the object must not be used afterwards."""
-        give_back(self._dss)
-
-    def leave(self) -> None:
-        """As `close`, for garbage collection: see `circuit.leave`."""
-        leave(self._dss)
+        if self._left_behind.detach() is not None:
+            give_back(self._dss)
 
     def solve(self, p_kw: Floats, q_kvar: Floats) -> GridState:
         """The state with net consumption ``p_kw``, ``q_kvar`` (n_pod,) [kW, kvar], in the order of ``pods``.

@@ -8,7 +8,6 @@ failed is not used again.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -32,7 +31,6 @@ class Engines:
         self.network = lru_cache(_NETWORKS_KEPT)(self._network)
         """The network without its PODs with taps, capacitors and measures at a position (n_control,), see
         `Engine.control_values`; by default where the scripts have them. Raises FeederError as `Engine.unloaded`."""
-        weakref.finalize(self, _leave, self._spare, self._of_networks).atexit = False
 
     def take(self) -> Engine:
         """An engine as good as new, to be given back."""
@@ -51,7 +49,7 @@ class Engines:
 
     def close(self) -> None:
         """Closes all that are not in use."""
-        for engine in _all(self._spare, self._of_networks):
+        for engine in (*self._spare, *(engine for engine, _ in self._of_networks)):
             engine.close()
         self._spare.clear()
         self._of_networks.clear()
@@ -66,12 +64,3 @@ class Engines:
             engine = self._make()
             self._of_networks.append((engine, engine.controls()))
         return self._of_networks[0]
-
-
-def _leave(spare: list[Engine], of_networks: list[tuple[Engine, dict[str, Any]]]) -> None:
-    for engine in _all(spare, of_networks):
-        engine.leave()
-
-
-def _all(spare: list[Engine], of_networks: list[tuple[Engine, dict[str, Any]]]) -> list[Engine]:
-    return [*spare, *(engine for engine, _ in of_networks)]

@@ -91,39 +91,40 @@ class Measured(NamedTuple):
 
 def measured(scenario: str, overrides: Sequence[str]) -> Measured:
     """One run, in the process that calls this."""
-    cpu_s: list[float] = []
-    yardstick_s: list[float] = []
-    clearing_s = [0.0]
-    peak_mib: list[float] = []
+    loaded = load_scenario(SCENARIOS / scenario, overrides)
+    steps = loaded.scenario.duration // loaded.scenario.step
+    cpu_s, yardstick_s, clearing_s, peak_mib = np.full((4, steps + 1), np.nan)  # takes no more memory later
+    clearing_s[0], done = 0.0, 0
 
     def clearing(*given: Any) -> StageOutcome:
         since_s = time.perf_counter()
         outcome = clear_stage(*given)
-        clearing_s[-1] += time.perf_counter() - since_s
+        clearing_s[done] += time.perf_counter() - since_s
         return outcome
 
     class Stamping(Calls):
         """Notes CPU time and memory when the runner takes the times, which is at the end of each step."""
 
         def take(self) -> dict[str, float]:
-            cpu_s.append(time.process_time())
-            yardstick_s.append(_yardstick_s())
-            clearing_s.append(0.0)
-            peak_mib.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            nonlocal done
+            cpu_s[done] = time.process_time()
+            yardstick_s[done] = _yardstick_s()
+            peak_mib[done] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            done += 1
+            clearing_s[done] = 0.0
             return super().take()
 
     stamped, timed = patch("cosim.runner.Calls", Stamping), patch("cosim.coordination.party.clear_stage", clearing)
     with TemporaryDirectory() as folder, stamped, timed:
         out = Path(folder, "result.h5")
-        run(load_scenario(SCENARIOS / scenario, overrides), out)
+        run(loaded, out)
         with open_results(out) as results:
             phases = 1e3 * results.phases().fillna(0.0)
     simulators = {str(name): phases[name].to_numpy() for name in phases if "." not in str(name)}
     wall_ms, begin_ms = phases["run.step"].to_numpy(), phases["run.begin"].to_numpy()
-    clearing_ms = 1e3 * np.array(clearing_s[: len(cpu_s)])
-    yardstick_ms = 1e3 * np.array(yardstick_s[: len(cpu_s) - 1])
-    cpu_ms = 1e3 * np.diff(cpu_s) - yardstick_ms
-    return Measured(cpu_ms, yardstick_ms, wall_ms, simulators, clearing_ms, begin_ms, np.array(peak_mib))
+    yardstick_ms = 1e3 * yardstick_s[: done - 1]
+    cpu_ms = 1e3 * np.diff(cpu_s[:done]) - yardstick_ms
+    return Measured(cpu_ms, yardstick_ms, wall_ms, simulators, 1e3 * clearing_s[:done], begin_ms, peak_mib[:done])
 
 
 def _yardstick_s() -> float:

@@ -65,8 +65,8 @@ def give_back(dss: Any) -> None:
 
 
 def leave(dss: Any) -> None:
-    """As `give_back`, but calls nothing of OpenDSS, as garbage may be found in any thread and in the middle of anything:
-    the next `compile_circuit` frees the circuit."""
+    """As `give_back`, but calls nothing of OpenDSS: garbage may be found in any thread, in the middle of anything. The
+    next `compile_circuit` frees the circuit."""
     _left_contexts.append(dss)
 
 

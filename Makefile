@@ -4,6 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 READY_BENCH := .venv/.ready-bench
 
+# Packages without their own tests are compiled by all processors at once, which pip would do by one.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-compile --editable
+COMPILE = $(BIN)/python -W ignore -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
+
 # One process more than there are processors, as many tests wait: for brokers, time limits, simulators that hang. Files
 # in their order: short ones come last, so that the processes end together. Every command imports what it needs, and
 # would compile it anew if it could not keep the outcome.
@@ -18,11 +22,12 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
 	@echo "setting up .venv (about two minutes the first time)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) '.[dev]'
+	@$(COMPILE)
 	@touch $@
 
 $(READY_BENCH): $(READY)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@$(INSTALL) '.[dev,bench]'
 	@touch $@
 
 # The main job: three summer days on mv5; leaves results/mv5_threshold.h5 and its report.

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,9 @@ def _resumption(left: Unfinished) -> dict[str, str | int]:
     return {"resumed_from_step": step, "status": str(left.attributes["status"]), **_software()}
 
 
-def _software() -> dict[str, str]:
+@cache
+def _software() -> Mapping[str, str]:
+    """Of the code as it is when it is first asked for: that of this process stays the same."""
     return {"versions": _versions_text(), "git_commit": _git_commit()}
 
 

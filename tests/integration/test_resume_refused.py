@@ -101,7 +101,8 @@ def test_failure_between_segments_is_the_simulators(tmp_path: Path, monkeypatch:
         raise ValueError("burst")
 
     monkeypatch.setattr(Grid, "restore", failing)
-    with pytest.raises(SimulatorError, match=r"^simulator \w+ failed in restore\(\): ValueError: burst$"):
+    told = r"^simulator (grid|counterfactual) failed in restore\(\): ValueError: burst$"
+    with pytest.raises(SimulatorError, match=told):
         run(load_scenario(PRIORITY, HALF_A_DAY), tmp_path / "run.h5")
     with open_results(tmp_path / "run.h5") as results:
         assert (results.status, results.checkpoint() is not None) == ("failed", True)

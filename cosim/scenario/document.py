@@ -41,6 +41,12 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (filled below; yaml's own name)
 
 
+class _FastLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """The same by libyaml, where yaml is built with it: ten times as fast, but it words errors otherwise."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
 for _tag, (_form, _first, _) in _SCALARS.items():
     if _form is not None:
         # yaml looks an empty scalar up under the first character "".
@@ -194,7 +200,7 @@ def _read_override(text: str, faults: list[Fault]) -> _Item | None:
 def _parse(text: str, origin: Origin, faults: list[Fault]) -> _Item | None:
     """The items of a YAML text; None, with a fault, when it is not YAML."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = _composed(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         row = text.count("\n", 0, getattr(error, "position", 0)) if mark is None else mark.line
@@ -203,6 +209,13 @@ def _parse(text: str, origin: Origin, faults: list[Fault]) -> _Item | None:
         faults.append(Fault(f"not YAML: {problem}", origin.file, line))
         return None
     return _Item(None, origin) if node is None else _Reader(origin, faults).item(node, "", origin.line, ())
+
+
+def _composed(text: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=_FastLoader)
+    except yaml.YAMLError:
+        return yaml.compose(text, Loader=_Loader)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from cosim.errors import FeederError
+from cosim.scenario import document
 from cosim.scenario.document import read_document
 
 
@@ -44,3 +45,14 @@ def test_valid_document(tmp_path: Path) -> None:
     path = tmp_path / "n.yaml"
     path.write_text("elements: [{rating: 1e-8, tap: off}]\n")
     assert read_document(path, FeederError).validate(Network, FeederError).elements[0].tap == "off"
+
+
+@pytest.mark.parametrize("folder", ["scenarios", "dss_models"])
+def test_the_fast_reader_reads_what_the_careful_one_does(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a key is written, and whatever it says."""
+    files = sorted((Path(__file__).resolve().parents[3] / folder).rglob("*.yaml"))
+    assert len(files) > 5
+    fast = [read_document(path, FeederError) for path in files]
+    monkeypatch.setattr(document, "_FastLoader", document._Loader)
+    for path, found in zip(files, fast, strict=True):
+        assert found == read_document(path, FeederError), path.name

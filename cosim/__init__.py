@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-# Before the first import of NumPy: sums over several threads are added up in an order that depends on their number, and
-# matrices of a few hundred rows are slower with more than one.
+# As in a run (cosim.threads), if this comes before the first import of NumPy: no memory for threads that have no work.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:

@@ -27,6 +27,7 @@ from cosim.io.takeover import Earlier
 from cosim.prepare import Prepared, prepare
 from cosim.resuming import Unfinished, source_of, unfinished
 from cosim.scenario.load import LoadedScenario
+from cosim.threads import one_thread
 from cosim.world.calls import Calls
 from cosim.world.compose import Connections
 from cosim.world.segments import Run, run_segments
@@ -44,6 +45,7 @@ class Finished:
     prepared: Prepared
 
 
+@one_thread()
 def run(loaded: LoadedScenario, out: Path | None = None, *, progress: bool = False) -> Finished:
     """Runs a scenario and writes its result file (``out``, else as the scenario says, else ``results/<name>.h5``).
 
@@ -56,6 +58,7 @@ def run(loaded: LoadedScenario, out: Path | None = None, *, progress: bool = Fal
     return _run(case, prepared, path, _attributes(case, prepared), None, progress)
 
 
+@one_thread()
 def resume(path: Path, scenario: Path | None = None, *, progress: bool = False) -> Finished:
     """Goes on with the run that left an unfinished result file, from its last checkpoint; anew if there is none yet.
 

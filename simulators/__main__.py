@@ -12,6 +12,7 @@ import sys
 import mosaik_api_v3
 from mosaik_api_v3.connection import Channel, EndOfRequests
 
+from cosim.threads import one_thread
 from cosim.wiring import CLASSES
 from simulators.lifeline import tie_to_parent
 
@@ -45,4 +46,5 @@ if __name__ == "__main__":
     tie_to_parent()
     module, _, class_name = CLASSES[sys.argv[1]].partition(":")
     address, _, number = sys.argv[2].rpartition(":")
-    asyncio.run(serve(getattr(importlib.import_module(module), class_name)(), address, int(number)))
+    with one_thread():
+        asyncio.run(serve(getattr(importlib.import_module(module), class_name)(), address, int(number)))

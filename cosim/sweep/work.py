@@ -19,6 +19,7 @@ from cosim.io.target import held
 from cosim.resuming import Unfinished, unfinished
 from cosim.runner import changed_software, go_on, run
 from cosim.scenario.load import LoadedScenario
+from cosim.threads import one_thread
 
 UNFINISHED = ".unfinished"
 """Folder, beside the results, of files that are being written, or that an interrupted sweep left."""
@@ -53,7 +54,7 @@ def work(job: Job) -> Outcome:
     checkpoint of a worker that did not get to the end of it. What a failed run has recorded stays as
     ``<name>.failed.h5``.
     """
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, one_thread():
         if job.path.exists():
             return found(job.path)
         began = time.perf_counter()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +88,17 @@ def test_another_seed_gives_another_result(tmp_path: Path, reference: str) -> No
 
 def test_orders_at_once_give_another_result(reference: str, same_mtu_reference: str) -> None:
     assert reference != same_mtu_reference
+
+
+def test_threads_of_linear_algebra_change_nothing(tmp_path: Path) -> None:
+    """NumPy may come before cosim, and the environment may ask for threads: two add sums up in another order."""
+    scenario, short = SCENARIO.parent / "coordination_ieee123.yaml", ["duration=15min", "settlement={}"]
+    script = (
+        "import numpy, pathlib, sys, cosim;"
+        "cosim.run(cosim.load_scenario(sys.argv[1], sys.argv[3:]), pathlib.Path(sys.argv[2]))"
+    )
+    files = {threads: tmp_path / f"{threads}.h5" for threads in ("1", "2")}
+    for threads, out in files.items():
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": threads}
+        subprocess.run([sys.executable, "-c", script, scenario, out, *short], env=environment, check=True, cwd=tmp_path)
+    assert result_hash(files["1"]) == result_hash(files["2"])

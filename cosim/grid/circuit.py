@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import opendssdirect
 from dss import DSSException, SetterFlags
+from dss.enums import LoadStatus
 
 from cosim.domain.frames import Complexes, Floats
 from cosim.errors import Fault, FeederError, PowerFlowError
@@ -68,6 +69,11 @@ def leave(dss: Any) -> None:
     """As `give_back`, but calls nothing of OpenDSS: garbage may be found in any thread, in the middle of anything. The
     next `compile_circuit` frees the circuit."""
     _left_contexts.append(dss)
+
+
+def load_multiplier(circuit: Any) -> float:
+    """What ``Set LoadMult`` makes of the power of the active load: nothing of one that is fixed or exempt."""
+    return float(circuit.Solution.LoadMult) if circuit.Loads.Status == LoadStatus.Variable else 1.0
 
 
 def solve_flat(dss: Any, rebuild: bool = False) -> None:

@@ -14,6 +14,9 @@ from cosim.grid.script import Script
 
 LASTING = ("fuse", "relay", "recloser", "invcontrol", "expcontrol", "storagecontroller", "gendispatcher", "upfccontrol")
 """Classes of controls with a memory of their own that `Controls.positions` does not hold."""
+BY_THE_CLOCK = ("time", "follow")
+"""Types of CapControl that look at the time of day, of which a solve knows nothing."""
+_NO_CLOCK = "a control by the time of day, which a solve does not know"
 
 
 class Controls:
@@ -134,13 +137,19 @@ def read_capacitor(circuit: Any, capacitor: str) -> list[Any]:
 
 
 def control_faults(circuit: Any, script: Script) -> list[Fault]:
-    """Controls whose state could not be restored."""
-    problem, allowed = "a control with a memory that a restart cannot restore", "RegControl, CapControl"
-    return [
-        script.fault(problem, str(name), allowed=allowed)
-        for name in circuit.AllElementNames
-        if str(name).partition(".")[0].lower() in LASTING
-    ]
+    """Controls in service whose state could not be restored, or that would never act."""
+    problem, allowed = "a control with a memory that a restart cannot restore", "RegControl, CapControl, or enabled=no"
+    faults = []
+    for name in map(str, circuit.AllElementNames):
+        circuit.SetActiveElement(name)
+        kind, element = name.partition(".")[0].lower(), circuit.ActiveCktElement
+        if not element.Enabled:
+            continue
+        if kind in LASTING:
+            faults.append(script.fault(problem, name, allowed=allowed))
+        elif kind == "capcontrol" and (by := str(element.Properties("type").Val)).lower() in BY_THE_CLOCK:
+            faults.append(script.fault(_NO_CLOCK, name, value=f"type={by}", allowed="current, voltage, kvar, PF"))
+    return faults
 
 
 def _names(controls: Any) -> list[str]:

@@ -26,6 +26,7 @@ from cosim.grid.circuit import (
     give_back,
     iterations,
     leave,
+    load_multiplier,
     node_voltages,
     rebuild_system,
     solve_flat,
@@ -342,13 +343,13 @@ def refuse_faults(circuit: Any, feeder: Feeder, script: Script) -> None:
 
 
 def _take_over_multiplier(circuit: Any) -> None:
-    """Gives all loads the power that ``Set LoadMult`` of the scripts gives them, and takes the multiplier away."""
-    multiplier, loads = float(circuit.Solution.LoadMult), circuit.Loads
-    circuit.Solution.LoadMult = 1.0
-    if multiplier != 1.0:
-        for load in loads:
+    """Gives loads the power that ``Set LoadMult`` of the scripts gives them, and takes the multiplier away."""
+    if circuit.Solution.LoadMult != 1.0:
+        for load in circuit.Loads:
+            multiplier = load_multiplier(circuit)
             p_kw, q_kvar = multiplier * load.kW, multiplier * load.kvar
             load.kW, load.kvar = p_kw, q_kvar
+    circuit.Solution.LoadMult = 1.0
 
 
 def _switch_meters_off(circuit: Any) -> None:

@@ -30,7 +30,7 @@ class Head(Part):
 class Pod(Part):
     """A point of delivery: one OpenDSS element with a profile."""
 
-    element: str = Field(pattern=r"^\w+\.\S+$", description="OpenDSS element, e.g. Load.SS1")
+    element: str = Field(pattern=r"^\w+\.\S(.*\S)?$", description="OpenDSS element, e.g. Load.SS1")
     kind: Literal["load", "pv", "generator", "storage"] = Field(
         description="load consumes, pv and generator inject, storage follows orders"
     )

@@ -56,6 +56,8 @@ class Script:
                 _log.info("%s:%d: left out: %s", command.file, command.line, command.text.strip())
                 continue
             try:
+                if _verb(command.text) == "setkvbase":
+                    dss.Text.Command = "MakeBusList"  # which a solve that is left out would have done
                 if folder != command.file.parent:
                     folder = command.file.parent
                     dss.Text.Command = f'cd "{folder}"'
@@ -79,7 +81,7 @@ def commands(script: Path, above: tuple[Path, ...] = ()) -> Iterator[Command]:
     Raises FeederError naming a script that redirects to itself.
     """
     in_comment = False
-    for number, text in enumerate(script.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
+    for number, text in enumerate(_text(script).splitlines(), start=1):
         in_comment = in_comment or text.startswith("/*")
         if in_comment:
             in_comment = "*/" not in text
@@ -91,6 +93,15 @@ def commands(script: Path, above: tuple[Path, ...] = ()) -> Iterator[Command]:
             yield from commands(part, (script, *above))
         elif text.strip():
             yield Command(text, script, number)
+
+
+def _text(script: Path) -> str:
+    """UTF-8, or else the Latin-1 of older editors, of which any bytes are text: names stay as different as they are."""
+    raw = script.read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def _part(script: Path, text: str) -> Path | None:

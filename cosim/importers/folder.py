@@ -21,6 +21,7 @@ from cosim.scenario.document import as_yaml
 
 Result = TypeVar("Result")
 
+_FORCE = "force (--force), to replace it"
 MASTER, COORDINATES, FEEDER = "Master.dss", "BusCoords.csv", "feeder.yaml"
 _SCRIPTS = {
     TRANSFORMERS: "Transformers: windings hv, lv; of three mv, hv, lv. The kV of the second is raised by the drop of\n"
@@ -40,7 +41,7 @@ def require_free(out: Path, source: Path | None, force: bool) -> None:
     if not out.exists():
         return
     if not force:
-        raise FeederError(Fault("the folder exists already", value=str(out), allowed="force, to replace it"))
+        raise FeederError(Fault("the folder exists already", value=str(out), allowed=_FORCE))
     if source is not None and out.resolve() in source.resolve().parents:
         raise FeederError(Fault("the folder holds the source, it cannot be replaced", value=str(out)))
     if not out.is_dir() or (any(out.iterdir()) and not (out / FEEDER).is_file()):
@@ -72,7 +73,7 @@ def write_beside_script(out: Path, force: bool, fill: Callable[[Path], Result]) 
     """Like `write_folder` where ``out`` is the script's own folder: lets ``fill`` write a temporary folder in it, then
     moves ``feeder.yaml`` from there. Raises FeederError if there is one, unless ``force``."""
     if (out / FEEDER).exists() and not force:
-        raise FeederError(Fault("the file exists already", value=str(out / FEEDER), allowed="force, to replace it"))
+        raise FeederError(Fault("the file exists already", value=str(out / FEEDER), allowed=_FORCE))
     with tempfile.TemporaryDirectory(prefix=".import-", dir=out) as temporary:
         result = fill(Path(temporary))
         os.replace(Path(temporary) / FEEDER, out / FEEDER)

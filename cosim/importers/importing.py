@@ -183,7 +183,7 @@ def _imported(out: Path, check: Check, carried: Carried, buses: Mapping[str, str
 def _require_no_losses(source: str, left: Sequence[Left], allow_losses: bool) -> None:
     changed = [entry for entry in left if entry.changes_solution]
     if changed and not allow_losses:
-        allowed = "allow_losses, to go on without them"
+        allowed = "allow_losses (--allow-losses), to go on without them"
         raise FeederError(
             [
                 Fault(f"cannot be carried over: {e.reason}", source, key=e.element, value=e.name, allowed=allowed)
@@ -195,5 +195,5 @@ def _require_no_losses(source: str, left: Sequence[Left], allow_losses: bool) ->
 def _require_agreement(source: str, check: Check, allow_losses: bool) -> None:
     if check.largest_vm_pu > TOLERANCE_PU and not allow_losses:
         problem = f"the imported feeder is not the source: voltages differ by {check.largest_vm_pu:.2e} pu"
-        allowed = f"{TOLERANCE_PU:g} pu, or allow_losses"
+        allowed = f"{TOLERANCE_PU:g} pu, or allow_losses (--allow-losses)"
         raise FeederError(Fault(problem, source, key=f"bus {check.bus}", allowed=allowed))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cosim.errors import Fault, FeederError, PowerFlowError
-from cosim.grid.circuit import compile_circuit, give_back, solve_flat
+from cosim.grid.circuit import compile_circuit, give_back, load_multiplier, solve_flat
 from cosim.grid.feeder import canonical_branch
 from cosim.importers.draft import Carried, PodDraft, merged, rounded
 from cosim.importers.result import Left
@@ -51,15 +51,21 @@ def read_script(script: Path) -> ScriptDraft:
 
 def _read(dss: Any, script: Path) -> ScriptDraft:
     circuit = dss.ActiveCircuit
+    year = int(circuit.Solution.Year)
     _solve(dss, script)
     carried = merged(
         [Carried(pods=dict(_pods(circuit))), Carried(ratings=dict(_ratings(circuit)), left=_left(circuit))]
     )
     if not carried.pods:
         raise FeederError(Fault("the circuit has no load, generator or storage in service, so no POD", str(script)))
-    head, others = _head(circuit, script)
+    sources = _sources(circuit, script)
+    head, others = _head(circuit, script, sources[0])
     phases, s_kva = _flow(circuit, *head)
     notes = [f"{', '.join(others)} leave the source as well, and are not counted at the head"] if others else []
+    if sources[1:]:
+        notes.append(f"the power of {', '.join(sources[1:])} is not counted at the head, which is at {sources[0]}")
+    if year:
+        notes.append(f"loads are those of year 0, not grown until year {year}")
     if any(branch.startswith("Line.") and rating is None for branch, rating in carried.ratings.items()):
         notes.append("lines with OpenDSS's default of 400 A were taken to have no rating")
     return ScriptDraft(
@@ -76,7 +82,7 @@ def _read(dss: Any, script: Path) -> ScriptDraft:
 
 
 def _solve(dss: Any, script: Path) -> None:
-    for options in ("mode=snapshot", "tolerance=1e-9", "maxiterations=200", "maxcontroliter=100", "controlmode=static"):
+    for options in ("mode=snapshot year=0 controlmode=static", "tolerance=1e-9 maxiterations=200 maxcontroliter=100"):
         dss.Text.Command = f"Set {options}"
     try:
         solve_flat(dss)
@@ -108,14 +114,16 @@ def _entry(element: str, kind: str, kw: float, kvar: float) -> dict[str, Any]:
 def _load(circuit: Any, element: str) -> PodDraft:
     loads = circuit.Loads
     loads.Name = element.partition(".")[2]
-    multiplier = float(circuit.Solution.LoadMult)
+    multiplier = load_multiplier(circuit)
     p_kw, q_kvar = multiplier * float(loads.kW), multiplier * float(loads.kvar)
     entry = _entry(element, "load", p_kw, q_kvar) if p_kw >= 0.0 else _entry(element, "generator", -p_kw, -q_kvar)
     return PodDraft(entry, p_kw, q_kvar, _line_kv(circuit))
 
 
 def _generator(circuit: Any, element: str) -> PodDraft:
-    p_kw, q_kvar = _property(circuit, "kW"), _property(circuit, "kvar")
+    fixed = str(circuit.ActiveCktElement.Properties("status").Val).lower() == "fixed"
+    multiplier = 1.0 if fixed else float(circuit.Solution.GenMult)
+    p_kw, q_kvar = multiplier * _property(circuit, "kW"), multiplier * _property(circuit, "kvar")
     entry = _entry(element, "generator", p_kw, q_kvar) if p_kw >= 0.0 else _entry(element, "load", -p_kw, -q_kvar)
     return PodDraft(entry, -p_kw, -q_kvar, _line_kv(circuit))
 
@@ -180,9 +188,21 @@ def _ratings(circuit: Any) -> Iterator[tuple[str, dict[str, float] | None]]:
         yield canonical_branch(name), rating
 
 
-def _head(circuit: Any, script: Path) -> tuple[tuple[str, str], list[str]]:
-    """The branch at the first source with the largest power, and the others there."""
-    circuit.SetActiveElement(f"Vsource.{circuit.Vsources.AllNames[0]}")
+def _sources(circuit: Any, script: Path) -> list[str]:
+    """Voltage sources in service; raises FeederError if there is none."""
+    found = []
+    for name in circuit.Vsources.AllNames:
+        circuit.SetActiveElement(f"Vsource.{name}")
+        if circuit.ActiveCktElement.Enabled:
+            found.append(f"Vsource.{name}")
+    if not found:
+        raise FeederError(Fault("no voltage source in service", str(script)))
+    return found
+
+
+def _head(circuit: Any, script: Path, source: str) -> tuple[tuple[str, str], list[str]]:
+    """The branch at a source with the largest power, and the others there."""
+    circuit.SetActiveElement(source)
     bus = str(circuit.ActiveCktElement.BusNames[0]).partition(".")[0].lower()
     found: dict[str, float] = {}
     for name in map(str, circuit.PDElements.AllNames):

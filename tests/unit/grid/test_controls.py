@@ -105,7 +105,7 @@ def test_controls_that_could_not_be_restored_are_refused(tmp_path):
     )
     with pytest.raises(FeederError) as caught:
         regulated_in(tmp_path / "a", script)
-    problem = "a control with a memory that a restart cannot restore; allowed: RegControl, CapControl"
+    problem = "a control with a memory that a restart cannot restore; allowed: RegControl, CapControl, or enabled=no"
     assert [str(fault).rpartition("/")[2] for fault in caught.value.faults] == [
         f"Master.dss:10: Fuse.f1: {problem}",
         f"Master.dss:11: Relay.r1: {problem}",
@@ -180,3 +180,29 @@ def test_ieee123_goes_on_to_the_last_bit():
             assert other.conductor_i_a.tobytes() == state.conductor_i_a.tobytes()
             assert resumed.controls() == positions
         resumed.close()
+
+
+@pytest.mark.parametrize(
+    "off", ["New Fuse.F1 MonitoredObj=Line.L2 enabled=no", "New InvControl.I\nDisable InvControl.I"]
+)
+def test_controls_out_of_service_do_not_matter(tmp_path, off):
+    plain = regulated_in(tmp_path / "plain", REGULATED)
+    engine = regulated_in(tmp_path / "off", REGULATED.replace("Set Volt", f"{off}\nSet Volt"))
+    assert solved(engine, 1000.0) == solved(plain, 1000.0)
+    for each in (plain, engine):
+        each.close()
+
+
+@pytest.mark.parametrize("kind", ["Time", "Follow"])
+def test_a_control_by_the_clock_is_refused(tmp_path, kind):
+    script = REGULATED.replace(
+        "Set Volt",
+        "New Capacitor.C9 bus1=B kV=20 kvar=300\n"
+        f"New CapControl.C9 capacitor=C9 element=Line.L1 type={kind} onsetting=8 offsetting=20\nSet Volt",
+    )
+    with pytest.raises(FeederError) as caught:
+        regulated_in(tmp_path / "a", script)
+    assert str(caught.value.faults[0]).rpartition("/")[2] == (
+        f"Master.dss:11: CapControl.c9: a control by the time of day, which a solve does not know; got type={kind}; "
+        "allowed: current, voltage, kvar, PF"
+    )

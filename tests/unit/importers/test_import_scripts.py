@@ -8,7 +8,7 @@ import pytest
 
 from cosim.errors import FeederError
 from cosim.grid.feeder import load_feeder
-from cosim.importers import import_feeder
+from cosim.importers import Imported, import_feeder
 
 MODELS = Path(__file__).parents[3] / "dss_models"
 
@@ -113,3 +113,71 @@ def test_an_element_that_the_framework_does_not_model_is_noticed(script: Path, t
     script.write_text(SCRIPT.replace("%IdlingkW=0", "%IdlingkW=0 State=discharging kW=4"))
     imported = import_feeder(str(script), tmp_path / "out")
     assert imported.check.largest_vm_pu < 1e-6
+
+
+SMALL = """Clear
+New Circuit.small basekV=12.47 pu=1.02 bus1=src MVAsc3=500
+New Line.l1 bus1=src bus2=b1 R1=0.3 X1=0.4 C1=10 C0=5 Length=3 Units=km NormAmps=300
+New Transformer.tx buses=[b1 b2] conns=[delta wye] kVs=[12.47 0.48] kVAs=[500 500] XHL=4
+New Load.a bus1=b2 kV=0.48 kW=100 PF=0.95
+"""
+BASES = "Set VoltageBases=[12.47 0.48]\nCalcVoltageBases\nSolve\n"
+
+
+def taken(folder: Path, script: str, encoding: str = "utf-8") -> tuple[Imported, str]:
+    """What an import of a script says, and the file that it leaves."""
+    folder.mkdir()
+    (folder / "Master.dss").write_text(script, encoding=encoding)
+    imported = import_feeder(str(folder / "Master.dss"), folder)
+    assert imported.check.head_kw == pytest.approx(imported.check.source_head_kw, abs=1e-3)
+    return imported, (folder / "feeder.yaml").read_text(encoding="utf-8")
+
+
+def test_buses_that_differ_by_an_umlaut_stay_apart_in_latin_1(tmp_path: Path) -> None:
+    further = "".join(
+        f"New Line.{name} bus1=b2 bus2={name} R1=0.1 X1=0.08 C1=0 C0=0 Length=0.1 Units=km\n"
+        f"New Load.{name} bus1={name} kV=0.48 kW={kw}\n"
+        for name, kw in (("müller", 20), ("möller", 5))
+    )
+    latin, _ = taken(tmp_path / "latin", SMALL + further + BASES, "latin-1")
+    utf_8, _ = taken(tmp_path / "utf-8", SMALL + further + BASES)
+    assert latin.check == utf_8.check
+    assert {"MÜLLER", "MÖLLER"} < set(load_feeder(tmp_path / "latin").pods)
+
+
+def test_loads_and_generators_that_follow_no_multiplier(tmp_path: Path) -> None:
+    further = (
+        "New Load.fixed bus1=b2 kV=0.48 kW=50 PF=1 Status=fixed\nNew Load.exempt bus1=b2 kV=0.48 kW=20 Status=exempt\n"
+        "New Generator.g bus1=b2 kV=0.48 kW=80\nNew Generator.own bus1=b2 kV=0.48 kW=8 Status=fixed\n"
+        "Set LoadMult=0.7 GenMult=0.5\n"
+    )
+    taken(tmp_path / "a", SMALL + further + BASES)
+    kw = {name: pod.kw for name, pod in load_feeder(tmp_path / "a").pods.items()}
+    assert kw == pytest.approx({"A": 70.0, "FIXED": 50.0, "EXEMPT": 20.0, "G": 40.0, "OWN": 8.0})
+
+
+def test_the_head_is_at_a_source_in_service(tmp_path: Path) -> None:
+    second = "New Vsource.second bus1=zz basekV=12.47\nNew Line.tie bus1=zz bus2=b1 Length=2 Units=km R1=0.3 X1=0.4\n"
+    taken(tmp_path / "one", SMALL + second + "Disable Vsource.source\n" + BASES)
+    assert load_feeder(tmp_path / "one").head_terminal == "Line.TIE@ZZ"
+    _, text = taken(tmp_path / "two", SMALL + second + BASES)
+    assert "# - the power of Vsource.second is not counted at the head, which is at Vsource.source" in text
+    (tmp_path / "none.dss").write_text(SMALL + "Disable Vsource.source\n" + BASES)
+    with pytest.raises(FeederError, match="no voltage source in service"):
+        import_feeder(str(tmp_path / "none.dss"), tmp_path / "none")
+
+
+def test_loads_are_those_of_year_0(tmp_path: Path) -> None:
+    _, text = taken(tmp_path / "a", SMALL + "Set Year=5\n" + BASES)
+    assert "# - loads are those of year 0, not grown until year 5" in text
+
+
+def test_names_with_spaces(tmp_path: Path) -> None:
+    taken(tmp_path / "a", SMALL + 'New "Load.House 1" bus1=b2 kV=0.48 kW=5\n' + BASES)
+    assert load_feeder(tmp_path / "a").pods["HOUSE 1"].element == "Load.HOUSE 1"
+
+
+def test_base_voltages_that_need_the_solve_left_out(tmp_path: Path) -> None:
+    given = "".join(f"SetkVBase bus={bus} kvll={kv}\n" for bus, kv in (("src", 12.47), ("b1", 12.47), ("b2", 0.48)))
+    imported, _ = taken(tmp_path / "a", SMALL + "Solve\n" + given + "Solve\n")
+    assert imported.check == taken(tmp_path / "b", SMALL + BASES)[0].check

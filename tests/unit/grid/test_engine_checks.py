@@ -102,8 +102,8 @@ def test_faults_of_all_kinds_come_together(tmp_path):
     yaml = YAML.replace("Load.A", "Load.AA").replace("end: SRC", "end: B")
     assert refusals(tmp_path, extra, yaml) == [
         "feeder.yaml:4: pods.A.load.element: no such element; got Load.AA; allowed: Load.a, Load.b",
-        "Master.dss:7: Fuse.f1: a control with a memory that a restart cannot restore; allowed: RegControl, CapControl, "
-        "or enabled=no",
+        "Master.dss:7: Fuse.f1: a control with a memory that a restart cannot restore; allowed: RegControl, "
+        "CapControl, or enabled=no",
         "Master.dss: buses without a path to the source; got X, Y",
         "feeder.yaml:2: head: no such end of a branch; got Line.L1@B; "
         "allowed: Line.L1@SRC, Line.L1@A, Line.L2@A, Line.L2@B, Line.I@X, Line.I@Y",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -27,6 +28,18 @@ def reserve(descriptor: int, offset: int, count: int, folder: Path) -> None:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
         require_space(folder, count)
+
+
+@contextmanager
+def as_a_whole(path: Path) -> Iterator[Path]:
+    """Gives a name beside ``path`` to write to. What is there in the end takes the place of ``path``; if something goes
+    wrong it is removed, and what was at ``path`` stays."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def detach(descriptor: int, size: int) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from cosim.errors import Fault, InputError, ResultError
-from cosim.io.disk import reason
+from cosim.io.disk import as_a_whole, reason
 
 FORMATS = (".csv", ".parquet")
 
@@ -55,16 +54,14 @@ def export(table: pd.DataFrame, path: Path) -> None:
     if path.suffix not in FORMATS:
         raise InputError(Fault("unknown kind of file", str(path), value=path.suffix, allowed=", ".join(FORMATS)))
     plain = _in_utc(table.reset_index())
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".csv":
-            _iso(plain).to_csv(part, index=False, lineterminator="\n")
-        else:
-            plain.to_parquet(part, index=False)
-        part.replace(path)
+        with as_a_whole(path) as part:
+            if path.suffix == ".csv":
+                _iso(plain).to_csv(part, index=False, lineterminator="\n")
+            else:
+                plain.to_parquet(part, index=False)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ResultError(f"{path}: cannot be written: {reason(error)}") from error
 
 

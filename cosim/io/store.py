@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -46,8 +46,8 @@ from cosim.io.series import (
     create_times,
     extend_table,
 )
-from cosim.io.takeover import Earlier, take_events, take_steps, take_times
-from cosim.io.target import held, refuse_target, remove_left_over
+from cosim.io.takeover import UNREADABLE, Earlier, take_events, take_steps, take_times
+from cosim.io.target import alone_in, held, is_at, refuse_target, remove_left_over
 
 Status = Literal["complete", "failed", "interrupted"]
 
@@ -182,13 +182,23 @@ class ResultWriter:
         """The run begins: the file takes its final name, replacing an older result. The first ``end_step`` calls it."""
         if self._started:
             return
-        if self._earlier is not None:
-            with held(self._earlier.path):
-                self._take_over(self._earlier)
+        with alone_in(self.path.parent):
+            if self._earlier is not None:
+                with held(self._earlier.path):
+                    self._take_over(self._earlier)
+                    self._take_place()
+            else:
+                self._refuse_target()
                 self._take_place()
-        else:
-            self._take_place()
         self._started = True
+
+    def _refuse_target(self) -> None:
+        """Again: another run may have begun since this one looked."""
+        try:
+            refuse_target(self.path)
+        except ResultError:
+            self._abandon()
+            raise
 
     def _take_place(self) -> None:
         file = self._open()
@@ -220,7 +230,7 @@ class ResultWriter:
             for slot, checkpoint in checkpoints.items():
                 if checkpoint.step <= steps:
                     write_checkpoint(file, checkpoint, slot)
-        except (*_HDF5_ERRORS, KeyError, ResultError) as error:
+        except (*UNREADABLE, ResultError) as error:
             self._abandon()
             raise ResumeError(f"{earlier.path}: cannot be resumed, and is left as it is: {reason(error)}") from error
 
@@ -295,16 +305,14 @@ class ResultWriter:
         except OSError as error:
             self._failed = True
             raise self._lost(error) from error
-        try:
+        with self._all_or_nothing():
             write_checkpoint(self._open(), kept, self._ended // self._segment_steps % 2)
-        except _HDF5_ERRORS as error:
-            self._abandon()
-            raise self._lost(error) from error
 
     def finish(self, status: Status, error: str = "") -> None:
         """Write what is buffered, mark the file and close it. Nothing happens if it is closed already.
 
-        A file that never started is removed, and an older result stays.
+        A file that never started is removed, and an older result stays. Raises ResultError if the file cannot be
+        written, or if another one has its name when it is ``complete``.
         """
         if self._file is None:
             return
@@ -332,9 +340,18 @@ class ResultWriter:
         except _HDF5_ERRORS as failure:
             self._abandon()
             raise self._lost(failure) from failure
-        file.close()
-        self._file, self._end = None, 0
-        os.truncate(self.path, size)  # gives back what was reserved and not used
+        own = os.dup(file.id.get_vfd_handle())  # whatever has the name by now
+        try:
+            self._file, self._end = None, 0
+            file.close()
+            os.ftruncate(own, size)  # gives back what was reserved and not used
+            if status == "complete" and not is_at(own, self.path):
+                raise ResultError(
+                    f"{self.path}: was moved, deleted or replaced while this run wrote it; its results are in the file "
+                    "that was there"
+                )
+        finally:
+            os.close(own)
 
     def _open(self) -> h5py.File:
         if self._file is None:
@@ -382,16 +399,25 @@ class ResultWriter:
         except OSError as error:
             self._failed = True
             raise self._lost(error) from error
-        try:
+        with self._all_or_nothing():
             self._extend()
             for table in self._tables.values():
                 extend_table(table)
             self._count()
-        except _HDF5_ERRORS as error:
-            self._abandon()
-            raise self._lost(error) from error
         self._first = self._ended
         self._end = min(self._first + self._flush_steps, self._clock.steps)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Rows that are half in the file and half no more in the buffers can only be given up: whatever goes wrong, a
+        second Ctrl-C too, the file stays as it was before."""
+        try:
+            yield
+        except BaseException as error:
+            self._abandon()
+            if isinstance(error, _HDF5_ERRORS):
+                raise self._lost(error) from error
+            raise
 
     def _count(self) -> None:
         """Says how many rows there are, after all of them are in the file."""

@@ -17,6 +17,8 @@ from cosim.io.checkpoint import Checkpoint
 from cosim.io.series import Series, Table, append
 
 _ROWS = 1 << 14
+UNREADABLE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+"""What h5py raises for files that are damaged."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Earlier:
 
 
 def take_steps(old: h5py.Dataset, series: Series, steps: int) -> None:
-    """The first ``steps`` rows, chunk by chunk as they are. Raises ResultError if the chunks are others."""
+    """The first ``steps`` rows, chunk by chunk as they are. Raises ResultError if the chunks are others, and what h5py
+    does if one cannot be read: a compressed one tells whether it is whole."""
     new = series.dataset
     if (old.chunks, old.dtype, old.shape[1:]) != (new.chunks, new.dtype, new.shape[1:]) or steps % new.chunks[0]:
         raise ResultError(f"{old.name} is not what this run would write")
@@ -36,6 +39,7 @@ def take_steps(old: h5py.Dataset, series: Series, steps: int) -> None:
     if not new.size:
         return
     for start in product(*(range(0, n, width) for n, width in zip(new.shape, new.chunks, strict=True))):
+        old[tuple(slice(first, first + width) for first, width in zip(start, new.chunks, strict=True))]
         filters, chunk = old.id.read_direct_chunk(start)
         new.id.write_direct_chunk(start, chunk, filters)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import glob
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -46,6 +47,27 @@ def remove_left_over(path: Path) -> None:
 
 
 @contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """While it lasts, no other run takes its place in a folder: of two that found the name of their file free one would
+    lose its results. File systems that cannot lock folders (NFS) leave that to chance."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+@contextmanager
 def held(path: Path) -> Iterator[None]:
     """While it lasts, no other process writes the file at ``path``. Raises ResultError if one does, or if it
     cannot be locked."""
@@ -57,4 +79,6 @@ def held(path: Path) -> Iterator[None]:
             raise ResultError(f"{path}: another run is writing this result file") from error
         except OSError as error:
             raise ResultError(f"{path}: cannot be locked: {reason(error)}") from error
+        if not is_at(file.fileno(), path):
+            raise ResultError(f"{path}: another run has just replaced this result file")
         yield

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from cosim.clock import format_duration
 from cosim.errors import ResultError
-from cosim.io.disk import reason
+from cosim.io.disk import as_a_whole, reason
 from cosim.io.results import open_results
 from cosim.report import figures, figures_coordination, figures_market, figures_sensing
 from cosim.report.accuracy import (
@@ -120,7 +120,8 @@ def write_report(paths: Sequence[Path], out: Path) -> None:
             compared = compare(readings, labels) if len(readings) > 1 else None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(_page(sections, compared), encoding="utf-8", newline="\n")
+        with as_a_whole(out) as part:
+            part.write_text(_page(sections, compared), encoding="utf-8", newline="\n")
     except OSError as error:
         raise ResultError(f"{out}: cannot write the report: {reason(error)}") from error
 

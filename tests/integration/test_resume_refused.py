@@ -71,6 +71,20 @@ def test_file_that_is_being_written(stopped: Path) -> None:
         resume(stopped)
 
 
+def test_file_with_a_damaged_chunk_is_left_as_it_is(stopped: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Not found out at the end, when the file would be all that there is."""
+    with h5py.File(stopped) as file:
+        chunk = file["grid/bus/vm_pu"].id.get_chunk_info(0)
+    with stopped.open("r+b") as file:
+        file.seek(chunk.byte_offset + chunk.size // 2)
+        file.write(bytes(8))
+    before = stopped.read_bytes()
+    assert main(["resume", str(stopped)]) == 1
+    assert f"cosim: {stopped}: cannot be resumed, and is left as it is: " in capfd.readouterr().err
+    assert stopped.read_bytes() == before
+    assert list(stopped.parent.iterdir()) == [stopped]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -12,6 +12,7 @@ import xarray as xr
 from cosim.clock import Clock
 from cosim.domain.frames import PASSIVE_SIGN, EventTable, Signal
 from cosim.errors import ResultError
+from cosim.io.series import append
 from cosim.io.store import ResultWriter
 
 CLOCK = Clock(datetime(2016, 7, 21, 23, tzinfo=UTC), step_s=900, steps=10, mtu_s=900)
@@ -311,6 +312,62 @@ def test_write_that_fails_in_hdf5_keeps_what_was_flushed(tmp_path: Path, monkeyp
     with h5py.File(path) as file:
         assert file["grid/bus/vm_pu"].shape == (4, 3)
         assert (file.attrs["status"], file.attrs["steps_recorded"]) == ("running", 4)
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+def test_flush_broken_off_by_ctrl_c_keeps_what_was_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    """Wherever in the flush: it is not flushed again, from buffers that are empty by then."""
+    path, calls = tmp_path / "run.h5", 0
+
+    def broken(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        append(*given)
+
+    with pytest.raises(KeyboardInterrupt), writer(path) as result:  # noqa: PT012
+        for step in range(7):
+            write_step(result, step)
+        for module in ("store", "series"):
+            monkeypatch.setattr(f"cosim.io.{module}.append", broken)
+        write_step(result, 7)
+    with h5py.File(path) as file:
+        assert (file.attrs["status"], file.attrs["steps_recorded"]) == ("running", 4)
+        assert np.isfinite(file["grid/bus/vm_pu"][:4]).all()
+        assert file["operator/orders"].attrs["rows_recorded"] == 2
+
+
+def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.h5"
+    one = writer(path)
+    monkeypatch.setattr("cosim.io.store.os.getpid", lambda: 1)
+    other = writer(path, attributes={"seed": 4})
+    write_step(one, 0)
+    with pytest.raises(ResultError, match="another run is writing this result file"):
+        write_step(other, 0)
+    one.finish("complete")
+    other.finish("failed")
+    with h5py.File(path) as file:
+        assert (file.attrs["seed"], file.attrs["status"]) == (3, "complete")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_moved_is_finished_where_it_is(tmp_path: Path, replaced: bool) -> None:
+    path, moved = tmp_path / "run.h5", tmp_path / "moved.h5"
+    with writer(path) as result:
+        write_step(result, 0)
+        path.rename(moved)
+        if replaced:
+            path.write_bytes(bytes(1 << 22))
+        with pytest.raises(ResultError, match="was moved, deleted or replaced while this run wrote it"):
+            result.finish("complete")
+    with h5py.File(moved) as file:
+        assert (file.attrs["status"], file.attrs["steps_recorded"]) == ("complete", 1)
+    assert not path.exists() or path.stat().st_size == 1 << 22
 
 
 def test_no_space_to_create_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,3 +203,16 @@ def test_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "out.html").mkdir()
     with pytest.raises(ResultError, match=r"out\.html: cannot write the report: Is a directory"):
         write_report([path], tmp_path / "out.html")
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"<ht")
+        raise OSError(28, "No space left on device")
+
+    out, result = tmp_path / "report.html", bare_file(tmp_path / "run.h5")
+    out.write_text("old")
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ResultError, match="cannot write the report: No space left on device"):
+        write_report([result], out)
+    assert (out.read_bytes(), list(tmp_path.glob("*.part"))) == (b"old", [])

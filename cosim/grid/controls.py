@@ -136,11 +136,17 @@ def read_capacitor(circuit: Any, capacitor: str) -> list[Any]:
 def control_faults(circuit: Any, script: Script) -> list[Fault]:
     """Controls whose state could not be restored."""
     problem, allowed = "a control with a memory that a restart cannot restore", "RegControl, CapControl"
-    return [
+    faults = [
         script.fault(problem, str(name), allowed=allowed)
         for name in circuit.AllElementNames
         if str(name).partition(".")[0].lower() in LASTING
     ]
+    transformers = {name.lower() for name in _names(circuit.Transformers)}
+    for control in circuit.RegControls:
+        if str(control.Transformer).lower() not in transformers:
+            problem = f"it moves a tap of AutoTrans.{control.Transformer}, which a restart cannot restore"
+            faults.append(script.fault(problem, f"RegControl.{control.Name}", allowed="a RegControl of a Transformer"))
+    return faults
 
 
 def _names(controls: Any) -> list[str]:

@@ -149,6 +149,11 @@ def control_faults(circuit: Any, script: Script) -> list[Fault]:
             faults.append(script.fault(problem, name, allowed=allowed))
         elif kind == "capcontrol" and (by := str(element.Properties("type").Val)).lower() in BY_THE_CLOCK:
             faults.append(script.fault(_NO_CLOCK, name, value=f"type={by}", allowed="current, voltage, kvar, PF"))
+    transformers = {name.lower() for name in _names(circuit.Transformers)}
+    for control in circuit.RegControls:
+        if str(control.Transformer).lower() not in transformers:
+            problem = f"it moves a tap of AutoTrans.{control.Transformer}, which a restart cannot restore"
+            faults.append(script.fault(problem, f"RegControl.{control.Name}", allowed="a RegControl of a Transformer"))
     return faults
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cosim.domain.frames import Ints
 from cosim.grid.feeder import canonical_branch
 
 _KM = {0: math.nan, 1: 1.609344, 2: 0.3048, 3: 1.0, 4: 1e-3, 5: 3.048e-4, 6: 2.54e-5, 7: 1e-5, 8: 1e-6}
@@ -32,6 +33,9 @@ _ENERGY = {"storage": "kWhrated"}
 POWERED = ("load", *_RATED_KW)
 """OpenDSS classes that consume or inject."""
 
+_AUTO = "autotrans."
+_BY_WINDING = ("conns", "kVs", "kVAs", "taps")
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -53,7 +57,8 @@ class Edge:
 
 @dataclass(frozen=True)
 class Winding:
-    """A winding of a transformer: its bus, connection ``wye`` or ``delta``, rating [kV, kVA] and tap [pu]."""
+    """A winding of a transformer: its bus, connection ``wye``, ``delta``, or ``series`` of an autotransformer (whose kV
+    is that of its bus), rating [kV, kVA] and tap [pu]; kV is between lines where there are two or three phases."""
 
     bus: str
     connection: str
@@ -138,8 +143,20 @@ def read_edges(circuit: Any, buses: Mapping[str, int]) -> Iterator[Edge]:
                 yield Edge(canonical_branch(name), kind, *start_end, int(element.NumPhases), length_km, bool(is_open))
 
 
+def terminal_nodes(element: Any) -> Ints:
+    """Nodes (1 + index of node) of an element in service (n_terminal, n_conductor), 0 where there is none to count.
+
+    The second end of an autotransformer's series winding is listed at its first terminal but lies at the second, among
+    whose currents OpenDSS counts it (TAutoTransObj.GetCurrents): it is 0 here.
+    """
+    refs = np.array(element.NodeRef).reshape(int(element.NumTerminals), -1)
+    if str(element.Name).lower().startswith(_AUTO):
+        refs[0, int(element.NumPhases) :] = 0
+    return refs
+
+
 def read_transformers(circuit: Any) -> Iterator[Transformer]:
-    """The transformers in service."""
+    """The transformers in service, then the autotransformers."""
     for each in circuit.Transformers:
         element = circuit.ActiveCktElement
         windings = []
@@ -148,6 +165,20 @@ def read_transformers(circuit: Any) -> Iterator[Transformer]:
             connection = "delta" if each.IsDelta else "wye"
             windings.append(Winding(bus_name(bus), connection, float(each.kV), float(each.kVA), float(each.Tap)))
         yield Transformer(canonical_branch(str(element.Name)), int(element.NumPhases), tuple(windings))
+    for name in _of_class(circuit, "autotrans"):
+        circuit.SetActiveElement(name)
+        if circuit.ActiveCktElement.Enabled:
+            yield _autotransformer(circuit.ActiveCktElement)
+
+
+def _autotransformer(element: Any) -> Transformer:
+    """OpenDSS has no interface to autotransformers but their properties, lists such as ``[12.47, 11, ]``."""
+    listed = ([each.strip() for each in element.Properties(key).Val.strip("[], ").split(",")] for key in _BY_WINDING)
+    windings = tuple(
+        Winding(bus_name(bus), connection, float(kv), float(kva), float(tap))
+        for bus, connection, kv, kva, tap in zip(element.BusNames, *listed, strict=True)
+    )
+    return Transformer(canonical_branch(str(element.Name)), int(element.NumPhases), windings)
 
 
 def read_regulations(circuit: Any) -> Iterator[Regulation]:

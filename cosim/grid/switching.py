@@ -11,6 +11,7 @@ import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
 from cosim.grid.checks import links
+from cosim.grid.stock import terminal_nodes
 
 _PHASES = 3  # nodes with higher numbers are neutrals, which may float
 _WOUND = ("transformer", "autotrans")
@@ -136,5 +137,4 @@ def _wound(circuit: Any) -> Iterator[str]:
 def _terminals(circuit: Any, element: str) -> list[list[int]]:
     """Nodes of each terminal of an element, or winding of a transformer; 0 is ground."""
     circuit.SetActiveElement(element)
-    refs, n = [int(ref) for ref in circuit.ActiveCktElement.NodeRef], int(circuit.ActiveCktElement.NumConductors)
-    return [refs[first : first + n] for first in range(0, len(refs), n)]
+    return [list(map(int, refs)) for refs in terminal_nodes(circuit.ActiveCktElement)]

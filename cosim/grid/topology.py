@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,20 +14,18 @@ from cosim.domain.grid import GridLayout
 from cosim.errors import Fault
 from cosim.grid.feeder import Feeder, canonical_branch
 from cosim.grid.script import Script, shown
-
-_SPLIT_PHASE_LEGS = 2
+from cosim.grid.stock import Winding, read_transformers, terminal_nodes
 
 
 @dataclass(frozen=True)
 class End:
-    """A branch at one of its buses, all its windings there together: ``phases`` of the element, ``windings`` of them at
-    this bus, and its live conductors: ``nodes`` (1 + index of node), each with ``positions`` among all conductors of
-    all elements (more than one where windings share a node)."""
+    """A branch at one of its buses, all its windings there together: ``phases`` of the element, and its live
+    conductors: ``nodes`` (1 + index of node), each with ``positions`` among all conductors of all elements (more than
+    one where windings share a node)."""
 
     branch: str
     bus: str
     phases: int
-    windings: int
     nodes: tuple[int, ...]
     positions: tuple[tuple[int, ...], ...]
 
@@ -58,6 +56,7 @@ def read_topology(circuit: Any, feeder: Feeder) -> Topology:
     circuit.Solution.BuildYMatrix(0, 1)
     nodes = tuple(str(name).upper() for name in circuit.YNodeOrder)
     bus_kv = _bus_kv(circuit)
+    windings = {each.name: each.windings for each in read_transformers(circuit)}
     ends = list(_ends(circuit, nodes))
     branches = tuple(dict.fromkeys(end.branch for end in ends))
     branch_index = {branch: k for k, branch in enumerate(branches)}
@@ -69,7 +68,7 @@ def read_topology(circuit: Any, feeder: Feeder) -> Topology:
         conductors=tuple(f"{end.branch}@{nodes[node - 1]}" for end in ends for node in end.nodes),
         conductor_terminal=frozen([k for k, end in enumerate(ends) for _ in end.nodes], np.int64),
         conductor_node=frozen([node - 1 for end in ends for node in end.nodes], np.int64),
-        rated_a=frozen([_rated_a(feeder, end, bus_kv[end.bus]) for end in ends]),
+        rated_a=frozen([_rated_a(feeder, end, bus_kv[end.bus], windings.get(end.branch, ())) for end in ends]),
     )
     positions = [found for end in ends for found in end.positions]
     several = any(len(found) > 1 for found in positions)
@@ -96,28 +95,22 @@ def _ends(circuit: Any, nodes: tuple[str, ...]) -> Iterator[End]:
         circuit.SetActiveElement(name)
         element = circuit.ActiveCktElement
         if element.Enabled:
-            refs = np.asarray(element.NodeRef).reshape(n_terminal, n_conductor)
-            found = _at_buses(refs, first, nodes)
+            found = _at_buses(terminal_nodes(element), first, nodes)
             if len(found) > 1:
-                for bus, (windings, conductors) in found.items():
+                for bus, conductors in found.items():
                     positions = tuple(tuple(each) for each in conductors.values())
-                    yield End(canonical_branch(str(name)), bus, int(phases), windings, tuple(conductors), positions)
+                    yield End(canonical_branch(str(name)), bus, int(phases), tuple(conductors), positions)
         first += int(n_terminal * n_conductor)
 
 
-def _at_buses(refs: Ints, first: int, nodes: tuple[str, ...]) -> dict[str, tuple[int, dict[int, list[int]]]]:
-    """Windings and live conductors of an element at each of its buses, from its nodes ``refs`` (terminal, conductor):
-    positions by node, counted from ``first``."""
-    found: dict[str, tuple[int, dict[int, list[int]]]] = {}
-    for terminal, row in enumerate(refs):
-        seen = set()
-        for conductor, ref in enumerate(map(int, row)):
-            if ref:
-                bus = nodes[ref - 1].rpartition(".")[0]
-                windings, conductors = found.get(bus, (0, {}))
-                conductors.setdefault(ref, []).append(first + terminal * refs.shape[1] + conductor)
-                found[bus] = (windings + (bus not in seen), conductors)
-                seen.add(bus)
+def _at_buses(refs: Ints, first: int, nodes: tuple[str, ...]) -> dict[str, dict[int, list[int]]]:
+    """Live conductors of an element at each of its buses, from its nodes ``refs`` (terminal, conductor): positions by
+    node, counted from ``first``."""
+    found: dict[str, dict[int, list[int]]] = {}
+    for position, ref in enumerate(map(int, refs.ravel()), start=first):
+        if ref:
+            bus = nodes[ref - 1].rpartition(".")[0]
+            found.setdefault(bus, {}).setdefault(ref, []).append(position)
     return found
 
 
@@ -130,20 +123,31 @@ def _bus_kv(circuit: Any) -> dict[str, float]:
     return bus_kv
 
 
-def _rated_a(feeder: Feeder, end: End, v_phase_kv: float) -> float:
-    """Rated current [A] of a conductor at an end; NaN if no rating is known. What is rated by power has it between the
-    two conductors of a single-phase winding, or between the outer ones of two windings in series (split phase)."""
+def _rated_a(feeder: Feeder, end: End, v_phase_kv: float, windings: Sequence[Winding]) -> float:
+    """Rated current [A] of a conductor at an end; NaN if no rating is known.
+
+    A rated power has it at the rated voltage of the winding there (IEC 60076-1: rated current), or of two windings of a
+    single phase that of both in series (split phase). A branch without ``windings``, and several windings of several
+    phases at one bus, of which none need have the voltage of the bus (zigzag), take ``v_phase_kv``, its base voltage.
+    """
     rating = feeder.rating(end.branch)
     if rating is None:
         return math.nan
     if rating.i_a is not None:
         return rating.i_a
     assert rating.s_kva is not None
-    if end.phases > 1:
-        return rating.s_kva / (end.phases * v_phase_kv)
-    if len(end.nodes) == 1:
-        return rating.s_kva / v_phase_kv
-    return rating.s_kva / v_phase_kv / (2.0 if end.windings > 1 else math.sqrt(3.0))
+    here = [winding for winding in windings if winding.bus == end.bus]
+    if end.phases == 1 and here:
+        voltages_kv = [winding.kv for winding in here]
+        return rating.s_kva / (sum(voltages_kv) if len(end.nodes) > 1 else max(voltages_kv))
+    return rating.s_kva / (end.phases * (_phase_kv(end.phases, here[0]) if len(here) == 1 else v_phase_kv))
+
+
+def _phase_kv(phases: int, winding: Winding) -> float:
+    """Power of a phase over the current of a line conductor, both rated [kV]. Lines of a delta of three phases carry
+    sqrt(3) times the current of its windings, the outer ones of a delta of two (open delta) that current itself."""
+    is_line_kv = phases == 3 or (phases == 2 and winding.connection != "delta")
+    return winding.kv / math.sqrt(3.0) if is_line_kv else winding.kv
 
 
 def topology_faults(topology: Topology, feeder: Feeder, script: Script, dead: Collection[str]) -> Iterator[Fault]:

@@ -13,6 +13,7 @@ import numpy as np
 from cosim.errors import Fault, FeederError, PowerFlowError
 from cosim.grid.circuit import compile_circuit, give_back, load_multiplier, solve_flat
 from cosim.grid.feeder import canonical_branch
+from cosim.grid.stock import terminal_nodes
 from cosim.importers.draft import Carried, PodDraft, merged, rounded
 from cosim.importers.result import Left
 
@@ -224,9 +225,10 @@ def _flow(circuit: Any, branch: str, bus: str) -> tuple[tuple[int, ...], complex
     element = circuit.ActiveCktElement
     end = [str(name).partition(".")[0].lower() for name in element.BusNames].index(bus.lower())
     per_end = int(element.NumConductors)
-    powers = np.asarray(element.Powers).view(np.complex128).reshape(-1, per_end)
+    live = terminal_nodes(element)[end] != 0
+    powers = np.asarray(element.Powers).view(np.complex128).reshape(-1, per_end)[end][live]
     order = [int(node) for node in np.asarray(element.NodeOrder).reshape(-1, per_end)[end]]
-    return tuple(sorted({node for node in order if 1 <= node <= 3})), complex(powers[end].sum())
+    return tuple(sorted({node for node in order if 1 <= node <= 3})), complex(powers.sum())
 
 
 def _voltages(circuit: Any) -> dict[str, tuple[float, float]]:

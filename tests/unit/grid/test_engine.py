@@ -78,7 +78,7 @@ def test_single_phase_transformers_are_rated_by_their_own_voltage(tmp_path):
     engine.close()
     assert rated["Transformer.P@B"] == pytest.approx(50.0 * math.sqrt(3.0) / 20.0, rel=1e-6)
     assert rated["Transformer.D@B"] == pytest.approx(50.0 / 20.0, rel=1e-6)
-    assert rated["Transformer.P@C"] == pytest.approx(50.0 * math.sqrt(3.0) / 0.4, rel=1e-6)
+    assert rated["Transformer.P@C"] == pytest.approx(50.0 / 0.23, rel=1e-6)
 
 
 def test_a_step_not_solved_is_recorded_as_missing(engine):

@@ -207,3 +207,49 @@ def test_options_and_solves_of_the_script_do_not_matter(tmp_path):
         engine.close()
     assert state.vm_pu.tobytes() == expected.vm_pu.tobytes()
     assert sorted(path.name for path in (tmp_path / "b").rglob("*")) == ["Master.dss", "feeder.yaml"]
+
+
+GROUND = "\nNew Reactor.G bus1=B.4 phases=1 R=0.01 X=0"
+RATED = {
+    "three phases": (
+        "phases=3 buses=[A B] conns=[delta wye] kVs=[21 0.42]",
+        200 / (21 / 3**0.5),
+        200 / (0.42 / 3**0.5),
+    ),
+    "one phase": ("phases=1 buses=[A.1 B.1] conns=[wye wye] kVs=[12 0.24]", 600 / 12, 600 / 0.24),
+    "between phases": ("phases=1 buses=[A.1.2 B.1] conns=[delta wye] kVs=[21 0.24]", 600 / 21, 600 / 0.24),
+    "own neutral": ("phases=1 buses=[A.1 B.1.4] conns=[wye wye] kVs=[12 0.24]" + GROUND, 600 / 12, 600 / 0.24),
+    "two phases": ("phases=2 buses=[A.1.2 B.1.2] kVs=[21 0.42]", 300 / (21 / 3**0.5), 300 / (0.42 / 3**0.5)),
+    "open delta": ("phases=2 buses=[A.1.2.3 B.1.2] conns=[delta wye] kVs=[21 0.42]", 300 / 21, 300 / (0.42 / 3**0.5)),
+}
+
+
+@pytest.mark.parametrize(("winding", "high_a", "low_a"), RATED.values(), ids=RATED)
+def test_a_winding_is_rated_by_its_own_voltage(tmp_path, winding, high_a, low_a):
+    """600 kVA by hand, at windings of 21/0.42 kV between buses of 20/0.4 kV; other branches have their bus's."""
+    script = (
+        f"New Transformer.T windings=2 kVAs=[600 600] XHL=4 {winding}\n"
+        "New Load.B bus1=B.1 phases=1 kV=0.24 kW=1 model=1 Vminpu=0.5 Vmaxpu=1.5"
+    )
+    ratings = "ratings: {Transformer.T: {s_kva: 600}, Line.L: {s_kva: 600}}"
+    engine, state = solved(tmp_path / "a", script, {"B": ("Load.B", "load")}, [10.0], ratings=ratings)
+    rated, i_a = at(engine.layout.terminals, engine.layout.rated_a), at(engine.layout.terminals, state.terminal_i_a)
+    engine.close()
+    assert rated["Transformer.T@A"] == pytest.approx(high_a, rel=1e-12)
+    assert rated["Transformer.T@B"] == pytest.approx(low_a, rel=1e-12)
+    assert rated["Line.L@A"] == pytest.approx(600.0 / (math.sqrt(3.0) * 20.0), rel=1e-9)
+    assert state.loading_pu[1] == max(i_a[f"Transformer.T@{bus}"] / rated[f"Transformer.T@{bus}"] for bus in "AB")
+
+
+def test_a_split_phase_winding_is_rated_by_both_of_its_halves(tmp_path):
+    script = (
+        "New Transformer.S phases=1 windings=3 buses=[A.1 X.1.0 X.0.2] kVs=[12 0.11 0.11] kVAs=[25 25 25] "
+        "XHL=2 XHT=2 XLT=1\n"
+        "New Load.X bus1=X.1.2 phases=1 kV=0.22 kW=1 model=1 Vminpu=0.5 Vmaxpu=1.5"
+    )
+    engine, _ = solved(
+        tmp_path / "a", script, {"X": ("Load.X", "load")}, [12.0], ratings="ratings: {Transformer.S: {s_kva: 25}}"
+    )
+    rated = engine.layout.rated_a[2:]
+    engine.close()
+    np.testing.assert_allclose(rated, [25.0 / 12.0, 25.0 / 0.22], rtol=1e-12)

@@ -12,9 +12,11 @@ import pytest
 from importer_networks import cable, street, transformer
 
 from cosim.errors import FeederError
+from cosim.grid.engine import Engine
 from cosim.grid.feeder import load_feeder
 from cosim.importers import Imported, import_feeder
 from cosim.importers.tables import solve
+from cosim.scenario.schema import GridConfig
 
 
 def _import(net: Any, tmp_path: Path, **options: Any) -> Imported:
@@ -289,3 +291,22 @@ def test_a_line_bridged_by_a_switch_is_refused(tmp_path: Path) -> None:
     pp.create_switch(net, 2, 3, et="b", closed=True)
     with pytest.raises(FeederError, match="line 1: cannot be carried over: bridged by closed switches"):
         _import(net, tmp_path)
+
+
+def test_a_transformer_off_the_voltages_of_its_buses_is_loaded_as_in_pandapower(tmp_path: Path) -> None:
+    net = pp.create_empty_network()
+    mv, lv = pp.create_bus(net, 10.0, name="MV"), pp.create_bus(net, 0.4, name="LV")
+    pp.create_ext_grid(net, mv)
+    transformer(net, mv, lv, name="T", vn_hv_kv=10.5, vn_lv_kv=0.42, vk_percent=4.5, i0_percent=0.3, parallel=2)
+    pp.create_load(net, lv, p_mw=0.3, q_mvar=0.1, scaling=0.9)
+    pp.create_sgen(net, lv, p_mw=0.05)
+    _import(net, tmp_path)
+    feeder = load_feeder(tmp_path / "out")
+    engine = Engine(feeder, GridConfig(tolerance_pu=1e-10))
+    state = engine.solve(*feeder.powers((), np.empty(0)))
+    loading_pu = state.loading_pu[engine.layout.branches.index("Transformer.T")]
+    engine.close()
+    solve(net)
+    expected = float(net.res_trafo.loading_percent.iloc[0]) / 100.0
+    assert expected > 0.5
+    assert loading_pu == pytest.approx(expected, rel=1e-4)

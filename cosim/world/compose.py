@@ -53,10 +53,12 @@ class Connections:
 
 @dataclass(frozen=True)
 class Span:
-    """Steps ``first`` to, exclusive, ``last`` of a run."""
+    """Steps ``first`` to, exclusive, ``last`` of a run. ``began``: the simulated time [s] at which it began or went on,
+    and when that was [s, of `time.monotonic`, the same in all processes]."""
 
     first: int
     last: int
+    began: tuple[int, float]
 
 
 @contextmanager
@@ -122,7 +124,7 @@ class Composer:
         self._links = links_of(case.scenario, case.scheme)
         ways = connections.options()
         self._options: dict[str, dict[str, Any]] = {
-            "sensors": ways,
+            "sensors": ways | {"began": span.began},
             "gateway": ways,
             "operator": {"thresholds_kw": thresholds_kw},
         }

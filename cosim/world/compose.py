@@ -149,8 +149,9 @@ class Composer:
             self._start_foreign(name, foreign)
             return
         remote = name in self._case.scenario.remote
+        timeout_s = OWN_TIMEOUT_S + (self._case.scenario.longest_wait_s if name == "sensors" else 0.0)
         factory = self._world.start(
-            self._guard(name, _own_starter(name, remote), OWN_TIMEOUT_S),
+            self._guard(name, _own_starter(name, remote), timeout_s),
             sim_id=name,
             case=self._case.payload() if remote else self._case,
             begin_s=self._begin_s,

@@ -49,7 +49,8 @@ def run_segments(run: Run, since: Checkpoint | None) -> None:
     first = 0 if since is None else since.step
     declares, began = True, (first * case.clock.step_s, time.monotonic())
     run.calls.begin()
-    with watched(run.calls, links_of(case.scenario, case.scheme), case.scenario.stall_s), _little_garbage():
+    stall_s = case.scenario.stall_s + case.scenario.longest_wait_s
+    with watched(run.calls, links_of(case.scenario, case.scheme), stall_s), _little_garbage():
         while first < steps:
             last = min(first + case.scenario.segment_steps, steps)
             text = _run_segment(run, Span(first, last, began), saved, declares)

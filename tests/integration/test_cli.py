@@ -8,15 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from mosaik.starters import Starter
 from mosquitto_server import NEEDS_MOSQUITTO, Mosquitto
 from resumed_runs import stopped_after
 from short_runs import HUNG_S, REPOSITORY, SCENARIO, cosim, settings, short_run, start_cosim
 
 from cosim import open_results, result_hash, resume
 from cosim.cli import main
+from cosim.world.compose import OWN_TIMEOUT_S
+from cosim.world.guard import GuardedStarter
 
 Capture = pytest.CaptureFixture[str]
 
@@ -278,3 +282,22 @@ def test_replay_is_paced_from_where_the_run_began_in_all_its_segments(
     assert t_s == (0, 900, 1800, 0, 900), "three steps, and two from the checkpoint on"
     assert len(set(started[:3])) == len(set(started[3:])) == 1
     assert started[0] < before < started[3]
+
+
+def test_waiting_for_real_time_is_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    timeouts_s: dict[str, float] = {}
+
+    class Noting(GuardedStarter):
+        def __init__(self, name: str, inner: Starter, timeout_s: float, *others: Any) -> None:
+            super().__init__(name, inner, timeout_s, *others)
+            timeouts_s[name] = timeout_s
+
+    monkeypatch.setattr("cosim.world.compose.GuardedStarter", Noting)
+    file = tmp_path / "readings.csv"
+    file.write_text("time,topic,value,unit\n2016-07-23T10:00:01+01:00,sub/1/p_kw,100.5,kW\n")
+    replay = f"sensors.replay={{file: {file}, real_time_factor: 900}}"
+    short_run(tmp_path / "run.h5", replay, "duration=45min", "stall_s=0.4")
+    assert not [message for message in caplog.messages if "sensors is in step()" in message]
+    assert (timeouts_s["sensors"], timeouts_s["grid"]) == (OWN_TIMEOUT_S + 1.0, OWN_TIMEOUT_S)

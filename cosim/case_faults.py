@@ -12,6 +12,7 @@ from cosim.domain.grid import GridLayout
 from cosim.domain.site import bus_of_site
 from cosim.errors import Fault
 from cosim.grid.feeder import Feeder
+from cosim.io.layout import RESERVED
 from cosim.scenario.load import LoadedScenario
 from cosim.scenario.schema import Meter
 from cosim.wiring import CLASSES
@@ -84,8 +85,8 @@ def faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[Stora
         elif name in ("sensors", "gateway") and scenario.transport == "memory":
             yield loaded.fault(f"remote.{k}", "the memory transport stays in one process", name, "embedded, mqtt")
     for name in scenario.simulators:
-        if name in (*CLASSES, "time") or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
-            allowed = f"letters, digits and _, not {', '.join(CLASSES)}"
+        if name in (*CLASSES, *RESERVED) or not re.fullmatch(r"[A-Za-z]\w*", name, re.ASCII):
+            allowed = f"letters, digits and _, not {', '.join([*CLASSES, *RESERVED])}"
             yield loaded.fault(f"simulators.{name}", "cannot be the name of a simulator", name, allowed)
     if scenario.simulators and scenario.segment_steps < scenario.clock.steps:
         problem = f"the state of {', '.join(scenario.simulators)} cannot be saved"

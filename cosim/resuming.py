@@ -42,9 +42,9 @@ class Unfinished:
         if source["file"] is None and file is None:
             scenario = Scenario.model_validate(json.loads(self.attributes["scenario"]))
             return LoadedScenario.of(scenario, Path(source["folder"]))
-        there = Path(source["folder"])
+        there, written = Path(source["folder"]), Path(source["file"]) if file is None else file.absolute()
         with chdir(there) if there.is_dir() else nullcontext():
-            return load_scenario(Path(source["file"]) if file is None else file, source["overrides"])
+            return load_scenario(written, source["overrides"])
 
     def require_unchanged(self, case: Case) -> None:
         """Raises ScenarioError with every key and file that is not what it was: key, then, now."""

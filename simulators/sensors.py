@@ -36,8 +36,8 @@ class Sensors(Adapter):
             if replay
             else None
         )
+        self._paced_s, self._started = self.options.pop("began")
         self._transport = connect(case, "sensors", **self.options)
-        self._started = time.monotonic()
         topics = self._model.topics
         return {
             "reading": (
@@ -54,7 +54,7 @@ class Sensors(Adapter):
             self.memory, messages, events = measure(self._model, self.memory, step, t_s, truth)
         else:
             messages, events = recorded(self._recording, step), ()
-            pace(self._pace, t_s - self._begin_s, self._started, time.monotonic, time.sleep)
+            pace(self._pace, t_s - self._paced_s, self._started, time.monotonic, time.sleep)
         for topic, payload in packets(messages, step, self.case.clock, self._run):
             self._transport.publish(topic, payload)
         return {

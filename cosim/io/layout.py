@@ -19,10 +19,11 @@ CHECKPOINT = "checkpoint"
 TIMING = "timing"
 BESIDES = (CHECKPOINT, TIMING)
 """Groups that hold no results."""
+RESERVED = ("time", "row", *BESIDES)
+"""Names that no simulator, model, attribute or column may have."""
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*")
 _CODE = re.compile(r"[A-Za-z0-9_.@+-]+")
-_RESERVED = ("time", "row", *BESIDES)
 
 
 def text_of(text: str) -> str:
@@ -37,7 +38,7 @@ def name_faults(*names: str) -> list[str]:
         for name in names
         if not _NAME.fullmatch(name)
     ]
-    return faults + [f"name {name!r} is reserved" for name in names if name in _RESERVED]
+    return faults + [f"name {name!r} is reserved" for name in names if name in RESERVED]
 
 
 def signal_faults(place: str, signal: Signal, signals: Sequence[Signal]) -> list[str]:

@@ -436,6 +436,12 @@ class Scenario(Part):
         steps = self.duration // self.step
         return min(self.recorder.checkpoint // self.step, steps) or steps
 
+    @property
+    def longest_wait_s(self) -> float:
+        """Wall-clock time that a step waits at most until it is due in a replay in real time [s]."""
+        replay = self.sensors.replay
+        return self.step / replay.real_time_factor if replay is not None and replay.real_time_factor else 0.0
+
     def local(self, instant: datetime) -> datetime:
         """``instant`` in the offset that the scenario's start is written in."""
         return instant.astimezone(self.start.tzinfo)

@@ -53,10 +53,12 @@ class Connections:
 
 @dataclass(frozen=True)
 class Span:
-    """Steps ``first`` to, exclusive, ``last`` of a run."""
+    """Steps ``first`` to, exclusive, ``last`` of a run. ``began``: the simulated time [s] at which it began or went on,
+    and when that was [s, of `time.monotonic`, the same in all processes]."""
 
     first: int
     last: int
+    began: tuple[int, float]
 
 
 @contextmanager
@@ -122,7 +124,7 @@ class Composer:
         self._links = links_of(case.scenario, case.scheme)
         ways = connections.options()
         self._options: dict[str, dict[str, Any]] = {
-            "sensors": ways,
+            "sensors": ways | {"began": span.began},
             "gateway": ways,
             "operator": {"thresholds_kw": thresholds_kw},
         }
@@ -147,8 +149,9 @@ class Composer:
             self._start_foreign(name, foreign)
             return
         remote = name in self._case.scenario.remote
+        timeout_s = OWN_TIMEOUT_S + (self._case.scenario.longest_wait_s if name == "sensors" else 0.0)
         factory = self._world.start(
-            self._guard(name, _own_starter(name, remote), OWN_TIMEOUT_S),
+            self._guard(name, _own_starter(name, remote), timeout_s),
             sim_id=name,
             case=self._case.payload() if remote else self._case,
             begin_s=self._begin_s,

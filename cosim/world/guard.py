@@ -91,17 +91,14 @@ class GuardedProxy(BaseProxy):
         method = str(request[0])
         if method == "step":
             self._t_s = self._begin_s + request[1][0]
-        under_way = self._calls.began(self._name, method, self._t_s)
-        try:
-            answer = await self._guarded(method, self._inner.send(request))
-        finally:
-            self._calls.ended(under_way)
+        answer = await self._guarded(method, self._inner.send(request))
         fault = fault_in(method, request[1], answer, self.meta["type"]) if self._foreign else None
         if fault is not None:
             raise self._error(method, fault)
         return answer
 
     async def _guarded(self, method: str, call: Awaitable[Any]) -> Any:
+        under_way = self._calls.began(self._name, method, self._t_s)
         try:
             return await (self._answer(self._inner, call) if isinstance(self._inner, RemoteProxy) else call)
         except CosimError:
@@ -112,6 +109,8 @@ class GuardedProxy(BaseProxy):
             raise self._error(method, str(error)) from None
         except Exception as error:
             raise self._error(method, f"{type(error).__name__}: {error}") from error
+        finally:
+            self._calls.ended(under_way)
 
     async def _answer(self, inner: RemoteProxy, call: Awaitable[Any]) -> Any:
         """The answer to ``call``. Without the task that reads answers there would never be one."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -46,12 +47,13 @@ def run_segments(run: Run, since: Checkpoint | None) -> None:
     case, steps = run.case, run.case.clock.steps
     saved = None if since is None else json.loads(since.text)
     first = 0 if since is None else since.step
-    declares = True
+    declares, began = True, (first * case.clock.step_s, time.monotonic())
     run.calls.begin()
-    with watched(run.calls, links_of(case.scenario, case.scheme), case.scenario.stall_s), _little_garbage():
+    stall_s = case.scenario.stall_s + case.scenario.longest_wait_s
+    with watched(run.calls, links_of(case.scenario, case.scheme), stall_s), _little_garbage():
         while first < steps:
             last = min(first + case.scenario.segment_steps, steps)
-            text = _run_segment(run, Span(first, last), saved, declares)
+            text = _run_segment(run, Span(first, last, began), saved, declares)
             if text is not None:
                 run.writer.checkpoint(text)
                 saved = json.loads(text)

@@ -140,6 +140,8 @@ class Driver:
         if name in ("sensors", "gateway"):
             run_id = json.loads(recorded.packets[0][0][1])["run"]
             options[name] = {"run": run_id, "bus": self.bus}
+        if name == "sensors":
+            options[name]["began"] = (0, 0.0)
         self.meta = self.adapter.init(name, case=recorded.case, wire=wire, **options.get(name, {}))
         self.models = {m for m, d in self.meta["models"].items() if d["public"] and m != "foreign_pod"}
         self.created = {model: self.adapter.create(1, model)[0] for model in self.models}

@@ -8,14 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from mosaik.starters import Starter
 from mosquitto_server import NEEDS_MOSQUITTO, Mosquitto
+from resumed_runs import stopped_after
 from short_runs import HUNG_S, REPOSITORY, SCENARIO, cosim, settings, short_run, start_cosim
 
-from cosim import open_results, result_hash
+from cosim import open_results, result_hash, resume
 from cosim.cli import main
+from cosim.world.compose import OWN_TIMEOUT_S
+from cosim.world.guard import GuardedStarter
 
 Capture = pytest.CaptureFixture[str]
 
@@ -260,3 +265,39 @@ def test_replay_at_a_real_time_factor_takes_its_time(tmp_path: Path) -> None:
     assert time.monotonic() - began > 1.5, "the last of four steps begins 2700 s after the first"
     lock_step = short_run(tmp_path / "run.h5", f"sensors.replay={{file: {file}}}", "duration=1h")
     assert result_hash(paced.path) == result_hash(lock_step.path)
+
+
+def test_replay_is_paced_from_where_the_run_began_in_all_its_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paced: list[tuple[float, float]] = []
+    monkeypatch.setattr("simulators.sensors.pace", lambda factor, t_s, started, *_: paced.append((t_s, started)))
+    file, out = tmp_path / "readings.csv", tmp_path / "run.h5"
+    file.write_text("time,topic,value,unit\n2016-07-23T10:00:01+01:00,sub/1/p_kw,100.5,kW\n")
+    replay = f"sensors.replay={{file: {file}, real_time_factor: 1800}}"
+    stopped_after(2, lambda: short_run(out, replay, "duration=1h", "recorder.checkpoint=30min"))
+    before = time.monotonic()
+    resume(out)
+    t_s, started = zip(*paced, strict=True)
+    assert t_s == (0, 900, 1800, 0, 900), "three steps, and two from the checkpoint on"
+    assert len(set(started[:3])) == len(set(started[3:])) == 1
+    assert started[0] < before < started[3]
+
+
+def test_waiting_for_real_time_is_no_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    timeouts_s: dict[str, float] = {}
+
+    class Noting(GuardedStarter):
+        def __init__(self, name: str, inner: Starter, timeout_s: float, *others: Any) -> None:
+            super().__init__(name, inner, timeout_s, *others)
+            timeouts_s[name] = timeout_s
+
+    monkeypatch.setattr("cosim.world.compose.GuardedStarter", Noting)
+    file = tmp_path / "readings.csv"
+    file.write_text("time,topic,value,unit\n2016-07-23T10:00:01+01:00,sub/1/p_kw,100.5,kW\n")
+    replay = f"sensors.replay={{file: {file}, real_time_factor: 900}}"
+    short_run(tmp_path / "run.h5", replay, "duration=45min", "stall_s=0.4")
+    assert not [message for message in caplog.messages if "sensors is in step()" in message]
+    assert (timeouts_s["sensors"], timeouts_s["grid"]) == (OWN_TIMEOUT_S + 1.0, OWN_TIMEOUT_S)

@@ -379,6 +379,15 @@ def test_stalled_step_says_who_waits_for_whom(tmp_path: Path, caplog: pytest.Log
     assert "(waiting for it: grid, counterfactual, sensors, " in told[0]
 
 
+def test_stalled_beginning_says_who_does_not_begin(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    late = (
+        "simulators={odd: {start: {python: 'foreign.odd:Odd'}, params: {fault: late}, model: Source, "
+        "links: [{attribute: p, pod: SS2.load}]}}"
+    )
+    short_run(tmp_path / "run.h5", "duration=15min", "stall_s=0.15", late)
+    assert [message for message in caplog.messages if "odd is in init() since 0 s (waiting for it: grid, " in message]
+
+
 def test_fault_of_the_run_does_not_spoil_the_last_whole_step(tmp_path: Path) -> None:
     whole = short_run(tmp_path / "whole.h5")
     absurd = (

@@ -285,6 +285,8 @@ WRONG = {
         "links": [{"attribute": "p", "pod": "SS2.load", "entity": 1}]
     },
     "simulators.grid: cannot be the name of a simulator; got grid": {"name": "grid"},
+    "simulators.timing: cannot be the name of a simulator; got timing": {"name": "timing"},
+    "simulators.row: cannot be the name of a simulator; got row": {"name": "row"},
     "simulators.a b: cannot be the name of a simulator; got a b": {"name": "a b"},
 }
 

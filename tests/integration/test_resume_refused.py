@@ -132,7 +132,7 @@ def test_without_a_checkpoint_the_run_begins_anew(
     assert_same_file(out, undisturbed(PRIORITY, HALF_A_DAY))
 
 
-def test_changed_scenario_is_refused_with_the_difference(tmp_path: Path) -> None:
+def test_changed_scenario_is_refused_with_the_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario, out = tmp_path / "mine.yaml", tmp_path / "run.h5"
     text = f"extends: {PRIORITY}\nname: mine\nmarket: {{slack_eur_per_kwh: 9.5}}\n"
     scenario.write_text(text)
@@ -151,7 +151,8 @@ def test_changed_scenario_is_refused_with_the_difference(tmp_path: Path) -> None
     scenario.unlink()
     with pytest.raises(ScenarioError, match=r"mine\.yaml"):
         resume(out)
-    resume(out, moved)
+    monkeypatch.chdir(tmp_path)  # where it has moved to is told from here, not from where the run began
+    resume(out, Path(moved.name))
     with open_results(out) as results:
         assert results.status == "complete"
 

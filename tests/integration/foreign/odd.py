@@ -24,6 +24,8 @@ class Odd(mosaik_api_v3.Simulator):
         self.meta["type"] = kind
         if fault == "init":
             raise ValueError("cannot begin")
+        if fault == "late":
+            wall.sleep(0.3)
         if fault == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return self.meta
@@ -76,7 +78,7 @@ class Odd(mosaik_api_v3.Simulator):
     def _missing(self, time):
         return time + self.step_s
 
-    _text = _nan = _missing
+    _text = _nan = _late = _missing
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from short_runs import HUNG_S, REPOSITORY, SCENARIO, cosim, settings, short_run,
 
 from cosim import open_results, result_hash
 from cosim.cli import main
+from cosim.scenario.schema import Method
+from cosim.wiring import CLASSES
 
 Capture = pytest.CaptureFixture[str]
 
@@ -136,11 +139,16 @@ def test_list(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in (
         "feeders\n  european_lv\n  ieee123\n  lfm12\n  lv_rural1\n  mv5\n",
         "scenarios/mv5_threshold.yaml",
-        "estimation methods\n  genetic",
+        "methods\n  genetic",
         "  counterfactual",
     ):
         assert part in printed
-    assert said(capfd, "list", "simulators").splitlines()[:3] == ["simulators", "  profiles", "  counterfactual"]
+    assert said(capfd, "list", "simulators").split() == ["simulators", *CLASSES]
+    assert said(capfd, "list", "methods").splitlines()[1:] == [f"  {name}" for name in get_args(Method)]
+    scenarios = said(capfd, "list", "scenarios").split()[1:]
+    assert "scenarios/schemes/lfm_mode1.yaml" in scenarios
+    assert "scenarios/monte_carlo.yaml" not in scenarios
+    assert not [path for path in scenarios if path.startswith("scenarios/cases/")]
 
 
 def test_list_where_nothing_is(capfd: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

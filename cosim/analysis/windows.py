@@ -85,15 +85,12 @@ def _closest(
     wanted = np.quantile(curves, at, axis=0)
     spread = np.abs(curves - np.median(curves, axis=0)).mean(axis=0)
     scale = np.where(spread > 0.0, spread, 1.0)
-    fitting = [
-        day for day in days if day + math.ceil((begin_row + n_row) / rows_per_day) <= (0 if day < 0 else part[1])
-    ]
+    touched = math.ceil((begin_row + n_row) / rows_per_day)
     errors = {}
-    for day in fitting:
+    for day in (day for day in days if day + touched <= (0 if day < 0 else part[1])):
         first = day % n_year * rows_per_day + begin_row
-        if first + n_row <= len(courses):
-            own = np.sort(courses[first : first + n_row], axis=0)
-            errors[int(day % n_year)] = float((np.abs(own - wanted).mean(axis=0) / scale).mean())
+        own = np.sort(courses[first : first + n_row], axis=0)
+        errors[int(day % n_year)] = float((np.abs(own - wanted).mean(axis=0) / scale).mean())
     if not errors:
         problem = f"no window fits into {name} without running over its end or that of the year [days]"
         raise InputError(Fault(problem, value=f"{n_row / rows_per_day:g}"))

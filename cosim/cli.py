@@ -8,6 +8,7 @@ clear message on stderr, never a traceback. Rooms are imported by the command th
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -152,6 +153,8 @@ def _ratings(options: argparse.Namespace) -> None:
     from cosim.io.results import open_results
     from cosim.report.ratings import ratings_text
 
+    if not 0.0 < options.factor < math.inf:
+        raise InputError(Fault("must be above 0 and finite", key="--factor", value=str(options.factor)))
     with open_results(options.result) as results:
         print(ratings_text(results, options.factor))
 

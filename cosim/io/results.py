@@ -301,6 +301,8 @@ class Results:
     def _utc(self, instant: Instant) -> pd.Timestamp:
         try:
             stamp = pd.Timestamp(instant)
+            if pd.isna(stamp):
+                raise ValueError
         except ValueError as error:
             raise ResultError(
                 f"{self.path}: not a point in time: {instant!r}; expected e.g. 2016-07-23T12:00"

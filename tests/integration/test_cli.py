@@ -193,6 +193,12 @@ def test_record_refuses_nonsense(tmp_path: Path, capfd: Capture) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("factor", ["-1", "0", "nan", "inf"])
+def test_ratings_refuse_nonsense(factor: str, tmp_path: Path, capfd: Capture) -> None:
+    message = refused(capfd, 2, "ratings", tmp_path / "none.h5", "--factor", factor)
+    assert "--factor: must be above 0 and finite; got " in message
+
+
 def test_no_command_and_unknown_command(capfd: Capture) -> None:
     for arguments in ([], ["fly"]):
         with pytest.raises(SystemExit) as end:

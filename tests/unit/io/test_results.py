@@ -135,8 +135,9 @@ def test_what_is_missing_is_named_with_what_is_there(results: Results) -> None:
             call(path)
     with pytest.raises(ResultError, match="no element 'n4'; there is: n"):
         results.frame("grid/bus/vm_pu", elements=["n1", "n4"])
-    with pytest.raises(ResultError, match="not a point in time: 'noon'"):
-        results.frame("grid/bus/vm_pu", "noon")
+    for nonsense in ("noon", "NaT", ""):
+        with pytest.raises(ResultError, match=f"not a point in time: '{nonsense}'"):
+            results.frame("grid/bus/vm_pu", nonsense)
 
 
 def test_files_that_are_not_results(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def _prediction(reading: Reading) -> Iterator[Indicator]:
         yield Indicator(PREDICTION, "deepest head power when sized", held, "kW", idle_kw, alone)
         yield Indicator(PREDICTION, "best that storage can hold", bound, "kW", None, f"{alone}, known in advance")
     for pod, threshold_kw in prepared["thresholds_kw"].items():
-        if np.isfinite(threshold_kw):
+        if threshold_kw is not None and np.isfinite(threshold_kw):  # older files hold -Infinity
             yield Indicator(PREDICTION, f"threshold of {pod}", threshold_kw, "kW", None, "head power")
 
 

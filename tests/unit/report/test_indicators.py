@@ -68,6 +68,10 @@ def test_values(found: dict[str, Indicator], name: str, value: float, without: f
     assert indicator.unit == unit
 
 
+def test_without_a_threshold_none_is_told(found: dict[str, Indicator]) -> None:
+    assert [name for name in found if name.startswith("threshold")] == ["threshold of B.battery"]
+
+
 def test_when_and_where_in_local_time(found: dict[str, Indicator]) -> None:
     assert found["deepest head power"].note == "2016-07-23 00:00"
     assert found["highest loading"].note == f"2016-07-23 00:00, {NASTY}"

@@ -40,13 +40,8 @@ Measure = Callable[[Floats], tuple[float, str]]
 """A figure of a course of powers (n_time,), and a note on it."""
 
 
-def indicators(results: Results) -> tuple[Indicator, ...]:
-    """All indicators of a run, most important first. What was not recorded is left out."""
-    return indicators_of(Reading(results))
-
-
 def indicators_of(reading: Reading) -> tuple[Indicator, ...]:
-    """``indicators`` of what has been opened for a report."""
+    """All indicators of a run, most important first. What was not recorded is left out."""
     if not reading.steps:
         return ()
     parts = (

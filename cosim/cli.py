@@ -8,6 +8,7 @@ clear message on stderr, never a traceback. Rooms are imported by the command th
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -152,6 +153,8 @@ def _ratings(options: argparse.Namespace) -> None:
     from cosim.io.results import open_results
     from cosim.report.ratings import ratings_text
 
+    if not 0.0 < options.factor < math.inf:
+        raise InputError(Fault("must be above 0 and finite", key="--factor", value=str(options.factor)))
     with open_results(options.result) as results:
         print(ratings_text(results, options.factor))
 
@@ -205,15 +208,16 @@ def _list(options: argparse.Namespace) -> None:
     from typing import get_args
 
     from cosim.case_files import FEEDERS
+    from cosim.scenario.load import is_scenario
     from cosim.scenario.schema import Method
-    from cosim.wiring import LOOP
+    from cosim.wiring import CLASSES
 
     names = {
         "feeders": sorted(path.parent.name for path in FEEDERS.glob("*/feeder.yaml")),
-        "scenarios": sorted(str(path) for path in Path("scenarios").glob("*.yaml")),
+        "scenarios": [str(path) for path in sorted(Path("scenarios").rglob("*.yaml")) if is_scenario(path)],
         "results": sorted(str(path) for path in Path("results").glob("*.h5")),
-        "estimation methods": list(get_args(Method)),
-        "simulators": ["profiles", "counterfactual", *LOOP, "recorder"],
+        "methods": list(get_args(Method)),
+        "simulators": list(CLASSES),
     }
     for kind in [options.kind] if options.kind else names:
         print(f"{kind}\n" + "\n".join(f"  {name}" for name in names[kind] or ["(none here)"]))
@@ -291,8 +295,8 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("--topic-prefix", help="only topics below it, ends in /")
     record.add_argument("--duration", metavar="DURATION", help="how long, e.g. 10min; default: until Ctrl-C")
     record.add_argument("--max-messages", type=int, metavar="N", help="stop after so many messages")
-    listing = command("list", "list feeders, scenarios, results, methods, simulators", _list)
-    listing.add_argument("kind", nargs="?", choices=["feeders", "scenarios", "results", "simulators"])
+    listing = command("list", "list feeders, scenarios, results, estimation methods, simulators", _list)
+    listing.add_argument("kind", nargs="?", choices=["feeders", "scenarios", "results", "methods", "simulators"])
     add_coordination(command)
     add_sweep(command)
     add_uftp(command)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -23,9 +24,9 @@ from cosim.units import SECONDS_PER_DAY
 
 @dataclass(frozen=True)
 class Prepared:
-    """``thresholds_kw`` by storage POD; ``sized`` where they were computed, with the local ``day`` they were computed
-    on; the deepest head power of the whole run as predicted with (``head_min_kw``) and without orders
-    (``head_min_idle_kw``)."""
+    """``thresholds_kw`` by storage POD, -inf for one that never charges; ``sized`` where they were computed, with the
+    local ``day`` they were computed on; the deepest head power of the whole run as predicted with (``head_min_kw``) and
+    without orders (``head_min_idle_kw``)."""
 
     thresholds_kw: dict[str, float]
     sized: Sized | None
@@ -34,11 +35,18 @@ class Prepared:
     head_min_idle_kw: float
 
 
+def prepared_as_plain(prepared: Prepared) -> dict[str, Any]:
+    """As what JSON can write: the day as text, None for a threshold that is not finite."""
+    thresholds_kw = {pod: kw if math.isfinite(kw) else None for pod, kw in prepared.thresholds_kw.items()}
+    day = None if prepared.day is None else prepared.day.isoformat()
+    return asdict(prepared) | {"thresholds_kw": thresholds_kw, "day": day}
+
+
 def prepared_from_plain(plain: Mapping[str, Any]) -> Prepared:
-    """What ``asdict`` and JSON made plain, dates as texts."""
+    """What `prepared_as_plain` made plain."""
     sized, day = plain["sized"], plain["day"]
     return Prepared(
-        plain["thresholds_kw"],
+        {pod: -math.inf if kw is None else kw for pod, kw in plain["thresholds_kw"].items()},
         None if sized is None else Sized(**sized),
         None if day is None else date.fromisoformat(day),
         plain["head_min_kw"],

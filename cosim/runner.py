@@ -24,7 +24,7 @@ from cosim.case_files import input_digests
 from cosim.errors import CosimError, Interrupted
 from cosim.io.store import ResultWriter
 from cosim.io.takeover import Earlier
-from cosim.prepare import Prepared, prepare
+from cosim.prepare import Prepared, prepare, prepared_as_plain
 from cosim.resuming import Unfinished, source_of, unfinished
 from cosim.scenario.load import LoadedScenario
 from cosim.threads import one_thread
@@ -163,7 +163,7 @@ def _attributes(case: Case, prepared: Prepared) -> dict[str, str | int | float]:
     return {
         "name": case.scenario.name,
         "scenario": json.dumps(case.scenario.model_dump(mode="json")),
-        "prepared": json.dumps(asdict(prepared), default=str),
+        "prepared": json.dumps(prepared_as_plain(prepared), allow_nan=False),
         "seed": case.scenario.seed,
         **_software(),
         "source": json.dumps(source_of(case.loaded)),

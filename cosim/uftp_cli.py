@@ -6,8 +6,12 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cosim.errors import BidError, Fault
+from cosim.errors import BidError, Fault, ResultError
+
+if TYPE_CHECKING:
+    from cosim.uftp.run import File
 
 
 def add_commands(command: Callable[[str, str, object], argparse.ArgumentParser]) -> None:
@@ -36,15 +40,24 @@ def _export(options: argparse.Namespace) -> None:
     with open_results(options.result) as results:
         rows, names = rows_of(results), names_of(results, options.time_zone)
     files = exchange_of(rows, names)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    if any(options.folder.glob("*.xml")):
-        raise BidError(Fault("holds messages already", str(options.folder), allowed="a folder without *.xml"))
-    for file in files:
-        (options.folder / file.name).write_bytes(file.xml)
+    _write(files, options.folder)
     awarded = float(sum(row["quantity_kw"] for row in rows.awards)) * names.mtu_s / 3600.0
     told = float(sum(file.told_kwh for file in files))
     print(_counted(file.message.name for file in files))
     print(f"awarded {awarded:.6f} kWh, ordered in whole watts {told:.6f} kWh: {told - awarded:+.6f} kWh")
+
+
+def _write(files: Iterable[File], folder: Path) -> None:
+    from cosim.io.disk import reason
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.glob("*.xml")):
+            raise BidError(Fault("holds messages already", str(folder), allowed="a folder without *.xml"))
+        for file in files:
+            (folder / file.name).write_bytes(file.xml)
+    except OSError as error:
+        raise ResultError(f"{folder}: cannot be written: {reason(error)}") from error
 
 
 def _check(options: argparse.Namespace) -> None:

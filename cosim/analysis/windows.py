@@ -43,7 +43,7 @@ def representative_windows(
     whose duration curves are closest to those of the whole part.
 
     ``courses`` (n_row, n_course): powers of whole days, the first of them 1 January. Windows begin ``begin_row`` rows
-    after midnight and do not run over the end of the year. A part of a day is its first hours.
+    after midnight and run over the end neither of their part nor of the year. A part of a day is its first hours.
 
     The error of a window is the mean distance between the sorted values of window and part (the 1-Wasserstein distance
     of their distributions), divided by the mean absolute deviation of the part from its median, averaged over the
@@ -85,15 +85,14 @@ def _closest(
     wanted = np.quantile(curves, at, axis=0)
     spread = np.abs(curves - np.median(curves, axis=0)).mean(axis=0)
     scale = np.where(spread > 0.0, spread, 1.0)
-    fitting = [day for day in days if day + math.ceil(n_row / rows_per_day) <= (0 if day < 0 else part[1])]
+    touched = math.ceil((begin_row + n_row) / rows_per_day)
     errors = {}
-    for day in fitting:
+    for day in (day for day in days if day + touched <= (0 if day < 0 else part[1])):
         first = day % n_year * rows_per_day + begin_row
-        if first + n_row <= len(courses):
-            own = np.sort(courses[first : first + n_row], axis=0)
-            errors[int(day % n_year)] = float((np.abs(own - wanted).mean(axis=0) / scale).mean())
+        own = np.sort(courses[first : first + n_row], axis=0)
+        errors[int(day % n_year)] = float((np.abs(own - wanted).mean(axis=0) / scale).mean())
     if not errors:
-        problem = f"no window fits into {name} without running over the end of the year [days]"
+        problem = f"no window fits into {name} without running over its end or that of the year [days]"
         raise InputError(Fault(problem, value=f"{n_row / rows_per_day:g}"))
     best = min(errors, key=lambda day: errors[day])
     return Window(name, best, n_row / rows_per_day, len(days), errors[best])

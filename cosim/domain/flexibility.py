@@ -1,4 +1,4 @@
-"""Storage units and the orders that activate them."""
+"""Storage units."""
 
 from __future__ import annotations
 
@@ -19,12 +19,3 @@ class StorageUnit:
     charge_efficiency: float
     discharge_efficiency: float
     idling_kw: float = 0.0
-
-
-@dataclass(frozen=True)
-class Order:
-    """Power ordered from a storage unit for the MTU that begins at ``t_s`` [s]; charging positive."""
-
-    t_s: int
-    pod: str
-    p_kw: float

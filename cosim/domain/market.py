@@ -55,7 +55,6 @@ class Product(_Closed):
     """
 
     id: str
-    service: Literal["congestion", "voltage", "balancing", "brp"]
     direction: Direction
     min_kw: float = 0.0
     step_kw: float = 0.0
@@ -64,8 +63,6 @@ class Product(_Closed):
     duration_max_mtu: int = 1
     full_activation_s: int = 0
     divisible: bool = True
-    price_kind: Literal["utilisation", "availability+utilisation"] = "utilisation"
-    baseline_method: str = "schedule"
     tolerance: float = 0.10
 
 
@@ -304,17 +301,6 @@ class Award(_Closed):
     obligation: Literal["energy", "capacity"] = "energy"
 
 
-@dataclass(frozen=True)
-class Activation(_Closed):
-    """An order to deliver an award."""
-
-    id: str
-    award: str
-    t_order_s: int
-    t_s: int
-    quantity_kw: tuple[float, ...]
-
-
 class BidState(Enum):
     """Where a bid, or the part of it that was awarded or left, is in its life."""
 
@@ -362,7 +348,7 @@ def advance(now: BidState, then: BidState) -> BidState:
 
 
 _RECORDS: Final = (
-    *(Product, Resource, StorageLimit, EnergyBand, RampLimit, ActivationLimit, Need, Bid, Award, Activation),
+    *(Product, Resource, StorageLimit, EnergyBand, RampLimit, ActivationLimit, Need, Bid, Award),
     *(ForwardBid, ReliefNeed, Contract),
 )
 _ADAPTERS: Final[Mapping[type, TypeAdapter[Any]]] = {kind: TypeAdapter(kind) for kind in _RECORDS}

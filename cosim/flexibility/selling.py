@@ -15,7 +15,7 @@ from cosim.flexibility.offers import Supply, Terms, bids_of, seller_faults
 from cosim.flexibility.portfolio import Unit
 from cosim.scenario.market import AggregatorConfig
 
-PRODUCTS = {direction: Product(direction.value, "congestion", direction) for direction in Direction}
+PRODUCTS = {direction: Product(direction.value, direction) for direction in Direction}
 """What is traded in the local market: net injection raised or lowered for an MTU."""
 
 

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,13 +47,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Capture:
-    """What was captured: messages written, messages that held no number, the first of them, and whether Ctrl-C ended
-    it."""
+    """What was captured: messages written, messages that held no number, and the first of them."""
 
     written: int
     rejected: int
     first_rejected: str
-    interrupted: bool
 
 
 class _Sink(Protocol):
@@ -79,28 +77,25 @@ def record(
     that was captured, when the transport fails. Raises InputError for another kind of file, ResultError if it cannot
     be written, BrokerError if the broker refuses or is lost.
     """
-    written, rejected, first_rejected, interrupted = 0, 0, "", False
+    written, rejected, first_rejected = 0, 0, ""
     deadline = math.inf if duration_s is None else time.monotonic() + duration_s
     limit = math.inf if max_messages is None else max_messages
-    with _written_whole(path) as sink:
-        try:
-            transport.subscribe()
-            while written < limit and time.monotonic() < deadline and not (stop is not None and stop.is_set()):
-                arrived = transport.receive(max(0.0, min(_WAIT_S, deadline - time.monotonic())))
-                readings = []
-                for topic, payload in arrived:
-                    try:
-                        readings.append(parse(topic, payload, now()))
-                    except ValueError as error:
-                        rejected += 1
-                        first_rejected = first_rejected or f"{topic}: {error}"
-                    if written + len(readings) >= limit:
-                        break
-                sink.write(readings)
-                written += len(readings)
-        except KeyboardInterrupt:
-            interrupted = True
-    return Capture(written, rejected, first_rejected, interrupted)
+    with _written_whole(path) as sink, suppress(KeyboardInterrupt):
+        transport.subscribe()
+        while written < limit and time.monotonic() < deadline and not (stop is not None and stop.is_set()):
+            arrived = transport.receive(max(0.0, min(_WAIT_S, deadline - time.monotonic())))
+            readings = []
+            for topic, payload in arrived:
+                try:
+                    readings.append(parse(topic, payload, now()))
+                except ValueError as error:
+                    rejected += 1
+                    first_rejected = first_rejected or f"{topic}: {error}"
+                if written + len(readings) >= limit:
+                    break
+            sink.write(readings)
+            written += len(readings)
+    return Capture(written, rejected, first_rejected)
 
 
 def parse(topic: str, payload: bytes, arrival: datetime) -> Reading:

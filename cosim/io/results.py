@@ -301,6 +301,8 @@ class Results:
     def _utc(self, instant: Instant) -> pd.Timestamp:
         try:
             stamp = pd.Timestamp(instant)
+            if pd.isna(stamp):
+                raise ValueError
         except ValueError as error:
             raise ResultError(
                 f"{self.path}: not a point in time: {instant!r}; expected e.g. 2016-07-23T12:00"
@@ -350,19 +352,27 @@ def hdf5_file(path: Path) -> h5py.File:
 
 
 def result_hash(path: str | Path) -> str:
-    """SHA-256 (hex) over what was computed: path, type, shape and values of every data set but ``/timing``.
+    """SHA-256 (hex) over what was computed: path, type, shape and values of every data set but ``/timing`` and
+    ``/checkpoint``.
 
     Data sets count in the order of their paths; numbers little-endian with one pattern for all NaN, texts as UTF-8
     with their length. Attributes, chunks and compression do not count, and rows after the last flush neither.
+
+    Raises ResultError when the file cannot be read.
     """
-    digest = hashlib.sha256()
     with open_results(path) as results:
-        for name, dataset, rows in _recorded(results._file, int(results.attributes[STEPS_RECORDED])):
-            text = h5py.check_string_dtype(dataset.dtype) is not None
-            kind = "utf-8" if text else dataset.dtype.newbyteorder("<").str
-            digest.update(f"{name}\x1f{kind}\x1f{(rows, *dataset.shape[1:])}\x1e".encode())
-            for first in range(0, rows, _HASH_ROWS):
-                digest.update(_bytes(_values(dataset, slice(first, min(first + _HASH_ROWS, rows)))))
+        return _digest(results)
+
+
+@_readable
+def _digest(results: Results) -> str:
+    digest = hashlib.sha256()
+    for name, dataset, rows in _recorded(results._file, results._steps):
+        text = h5py.check_string_dtype(dataset.dtype) is not None
+        kind = "utf-8" if text else dataset.dtype.newbyteorder("<").str
+        digest.update(f"{name}\x1f{kind}\x1f{(rows, *dataset.shape[1:])}\x1e".encode())
+        for first in range(0, rows, _HASH_ROWS):
+            digest.update(_bytes(_values(dataset, slice(first, min(first + _HASH_ROWS, rows)))))
     return digest.hexdigest()
 
 

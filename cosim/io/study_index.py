@@ -13,8 +13,8 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from cosim.errors import ResultError
 from cosim.io.disk import reason
+from cosim.io.study import INDEX
 
-FILE_NAME = "index.parquet"
 _META = b"cosim"
 _OWN = {
     "seed": pa.int64(),
@@ -40,7 +40,7 @@ def write_index(folder: Path, study: str, varied: Sequence[str], rows: Sequence[
     columns |= {name: pa.array([row[name] for row in rows], kind) for name, kind in _OWN.items()}
     about = {"study": study, "varied": list(varied), "format_version": 1}
     table = pa.table(columns).replace_schema_metadata({_META: json.dumps(about).encode()})
-    path, working = folder / FILE_NAME, folder / f".{FILE_NAME}.part"
+    path, working = folder / INDEX, folder / f".{INDEX}.part"
     try:
         pq.write_table(table, working)
         working.replace(path)
@@ -54,7 +54,7 @@ def write_index(folder: Path, study: str, varied: Sequence[str], rows: Sequence[
 def read_index(folder: Path) -> list[dict[str, Any]]:
     """The rows of ``index.parquet``; none if there is no index, or it was left half-written by another program."""
     try:
-        rows: list[dict[str, Any]] = pq.read_table(folder / FILE_NAME).to_pylist()
+        rows: list[dict[str, Any]] = pq.read_table(folder / INDEX).to_pylist()
     except (OSError, pa.ArrowInvalid):
         return []
     return [row for row in rows if row.keys() >= {"run", *_OWN}]

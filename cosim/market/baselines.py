@@ -217,7 +217,7 @@ METHODS: Final[Mapping[str, Baseline]] = MappingProxyType(
         "zero": Zero(),
     }
 )
-"""By the name that a product gives (`Product.baseline_method`), with their usual settings."""
+"""By name, with their usual settings."""
 
 
 @dataclass(frozen=True)

@@ -40,13 +40,8 @@ Measure = Callable[[Floats], tuple[float, str]]
 """A figure of a course of powers (n_time,), and a note on it."""
 
 
-def indicators(results: Results) -> tuple[Indicator, ...]:
-    """All indicators of a run, most important first. What was not recorded is left out."""
-    return indicators_of(Reading(results))
-
-
 def indicators_of(reading: Reading) -> tuple[Indicator, ...]:
-    """``indicators`` of what has been opened for a report."""
+    """All indicators of a run, most important first. What was not recorded is left out."""
     if not reading.steps:
         return ()
     parts = (
@@ -158,7 +153,7 @@ def _prediction(reading: Reading) -> Iterator[Indicator]:
         yield Indicator(PREDICTION, "deepest head power when sized", held, "kW", idle_kw, alone)
         yield Indicator(PREDICTION, "best that storage can hold", bound, "kW", None, f"{alone}, known in advance")
     for pod, threshold_kw in prepared["thresholds_kw"].items():
-        if np.isfinite(threshold_kw):
+        if threshold_kw is not None and np.isfinite(threshold_kw):  # older files hold -Infinity
             yield Indicator(PREDICTION, f"threshold of {pod}", threshold_kw, "kW", None, "head power")
 
 

@@ -41,6 +41,14 @@ class LoadedScenario:
         return self.document.resolve(key, path)
 
 
+def is_scenario(path: Path) -> bool:
+    """Whether a YAML file names a feeder, as every scenario does: neither a study nor a case of `cosim clear`."""
+    try:
+        return "feeder" in read_document(path, ScenarioError).content
+    except ScenarioError:
+        return False
+
+
 def load_scenario(path: str | Path, overrides: Sequence[str] = ()) -> LoadedScenario:
     """The scenario of a YAML file, with ``overrides`` such as ``operator.action=same`` (the value is YAML).
 

@@ -244,3 +244,10 @@ class MarketConfig(Part):
     outer_loop: Switch = Field(True, description="whether plans are checked by the power flow and limits tightened")
     solver: Literal["highs", "cbc"] = Field("highs", description="solver of the linear programs")
     time_limit_s: Positive = Field(60.0, description="time for one linear program [s]")
+
+    @field_validator("gate_time")
+    @classmethod
+    def _whole_minutes(cls, value: time) -> time:
+        if value.second or value.microsecond:
+            raise ValueError("a gate closes at a whole minute, without seconds")
+        return value

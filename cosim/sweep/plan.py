@@ -54,11 +54,11 @@ def plan(loaded: LoadedStudy, until: str | None = None) -> Plan:
     Seeds vary slowest, then random draws, the Latin hypercube, the list, the grid (its last key fastest). So more
     seeds, or more random draws where there are no seeds, leave the runs before them as they are.
 
-    Raises ScenarioError with all faults: a field that varies twice, values given twice, and whatever is wrong with the
-    scenario of any run.
+    Raises ScenarioError with all faults: a field that varies twice or is set for all runs too, values given twice, and
+    whatever is wrong with the scenario of any run.
     """
     base = loaded.base if until is None else set_for_all(loaded.base, "duration", until, f"--until {until}")
-    faults = [*_faults_of_keys(loaded), *_faults_of_values(loaded), *_faults_of_sizes(loaded)]
+    faults = [*_faults_of_keys(loaded, until), *_faults_of_values(loaded), *_faults_of_sizes(loaded)]
     if faults:
         raise ScenarioError(faults)
     points = tuple(tuple(chain(*parts)) for parts in product(*axes(loaded.study.vary, *_seeds(loaded))))
@@ -166,7 +166,7 @@ def _runs(points: Sequence[Point], keys: Sequence[str], study: Document, base: D
     yield from runs
 
 
-def _faults_of_keys(loaded: LoadedStudy) -> Iterator[Fault]:
+def _faults_of_keys(loaded: LoadedStudy, until: str | None) -> Iterator[Fault]:
     """Fields that vary in two ways, and such that are also set for all runs."""
     study, document = loaded.study, loaded.document
     ways, entries = list(_ways(loaded)), [list(entry) for entry in _entry_keys(loaded)]
@@ -177,9 +177,11 @@ def _faults_of_keys(loaded: LoadedStudy) -> Iterator[Fault]:
     for (where, key), (at, other) in pairs:
         if key == other or key.startswith(f"{other}.") or other.startswith(f"{key}."):
             yield document.fault(at, f"varies already by {where}")
+    for_all = {key: f"overrides.{key}" for key in study.overrides}
+    for_all |= {} if until is None else {"duration": "--until"}
     for at, key in [*listed.values(), *ways]:
-        if key in study.overrides:
-            yield document.fault(at, f"is set for all runs by overrides.{key}")
+        if key in for_all:
+            yield document.fault(at, f"is set for all runs by {for_all[key]}")
 
 
 def _ways(loaded: LoadedStudy) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -19,6 +19,8 @@ from short_runs import HUNG_S, REPOSITORY, SCENARIO, cosim, settings, short_run,
 
 from cosim import open_results, result_hash, resume
 from cosim.cli import main
+from cosim.scenario.schema import Method
+from cosim.wiring import CLASSES
 from cosim.world.compose import OWN_TIMEOUT_S
 from cosim.world.guard import GuardedStarter
 
@@ -141,11 +143,16 @@ def test_list(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in (
         "feeders\n  european_lv\n  ieee123\n  lfm12\n  lv_rural1\n  mv5\n",
         "scenarios/mv5_threshold.yaml",
-        "estimation methods\n  genetic",
+        "methods\n  genetic",
         "  counterfactual",
     ):
         assert part in printed
-    assert said(capfd, "list", "simulators").splitlines()[:3] == ["simulators", "  profiles", "  counterfactual"]
+    assert said(capfd, "list", "simulators").split() == ["simulators", *CLASSES]
+    assert said(capfd, "list", "methods").splitlines()[1:] == [f"  {name}" for name in get_args(Method)]
+    scenarios = said(capfd, "list", "scenarios").split()[1:]
+    assert "scenarios/schemes/lfm_mode1.yaml" in scenarios
+    assert "scenarios/monte_carlo.yaml" not in scenarios
+    assert not [path for path in scenarios if path.startswith("scenarios/cases/")]
 
 
 def test_list_where_nothing_is(capfd: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +195,12 @@ def test_record_refuses_nonsense(tmp_path: Path, capfd: Capture) -> None:
     assert "--port: " in refused(capfd, 2, "record", tmp_path / "x.csv", "--port", "99999")
     assert "127.0.0.1:9" in refused(capfd, 1, "record", tmp_path / "x.csv", "--port", "9")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("factor", ["-1", "0", "nan", "inf"])
+def test_ratings_refuse_nonsense(factor: str, tmp_path: Path, capfd: Capture) -> None:
+    message = refused(capfd, 2, "ratings", tmp_path / "none.h5", "--factor", factor)
+    assert "--factor: must be above 0 and finite; got " in message
 
 
 def test_no_command_and_unknown_command(capfd: Capture) -> None:

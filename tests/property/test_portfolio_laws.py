@@ -47,7 +47,6 @@ def portfolios(draw, kinds=devices, most_mtus=6):
 def products(draw):
     return Product(
         id="p",
-        service="congestion",
         direction=draw(directions),
         min_kw=draw(st.sampled_from([0.0, 1.0])),
         step_kw=draw(st.sampled_from([0.0, 0.5])),

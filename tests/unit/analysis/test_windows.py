@@ -39,6 +39,13 @@ def test_four_parts_are_the_seasons() -> None:
         assert begin <= day <= end - 7
 
 
+def test_windows_that_begin_late_stay_in_their_part() -> None:
+    """A third of the winter is low, and only what begins at noon of its last day, with half of it in spring, is too."""
+    year = np.full((DAYS * ROWS, 1), 100.0)
+    year[(DAYS - 31) * ROWS :] = year[61 * ROWS] = -100.0
+    assert representative_windows(year, ROWS, 4, 1.0, begin_row=2)[0].first_day != 60
+
+
 def test_the_mean_day_is_found() -> None:
     """Days far off but one, which alone has the median of its part."""
     daily = np.where(np.arange(DAYS) % 2, 100.0, -100.0)
@@ -80,7 +87,7 @@ def test_scale_and_offset_of_a_course_change_nothing() -> None:
         (4, 91.0, "below 91"),
         (4, 0.0, "shorter than their parts"),
         (4, 0.3, "not a whole number of 4ths of a day"),
-        (52, 6.5, "without running over the end of the year"),
+        (52, 6.5, "without running over its end or that of the year"),
     ],
 )
 def test_refused(n_windows: int, n_days: float, told: str) -> None:

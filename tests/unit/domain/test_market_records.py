@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from cosim.domain.market import (
     TRANSITIONS,
-    Activation,
     Award,
     Bid,
     BidState,
@@ -34,14 +33,13 @@ BID = Bid(
 )  # fmt: skip
 RECORDS = [
     BID,
-    Product("UP15", "congestion", Direction.UP, min_kw=1.0, max_kw=None),
+    Product("UP15", Direction.UP, min_kw=1.0, max_kw=None),
     Resource("r1", "POD1", "load", "AGG", 10.0, 0.0, kvar_per_kw=0.3, rebound=(0.5, 0.25)),
     StorageLimit("r1", (1.0, -2.0), 5.0, 0.0, 10.0, 4.0, 0.95, 0.9),
     EnergyBand("r1", (1.0,), (0.0,), (2.0,)),
     RampLimit("r1", (1.0,), 2.0),
     Need("n", "BRP1", 900, (5.0, -5.0), ("system",), 0.2),
     Award("b1", "local", "DSO", 900, (1.0, 0.0), (0.1, 0.0), (0.1, 0.0)),
-    Activation("a", "b1", 300, 900, (1.0,)),
     ForwardBid("f1", "AGG", "UP15", Direction.UP, 100.0, 4.0, 0.1 + 0.2, (("r1", 1.0),), min_accept=0.5),
     ReliefNeed("i_max of L in MTU 3", 30.0, (("r1", 0.1 + 0.2), ("r2", -1.0))),
     Contract(

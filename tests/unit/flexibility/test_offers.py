@@ -12,7 +12,7 @@ from cosim.flexibility.load import Load
 from cosim.flexibility.offers import Member, Reliability, Terms, coupling, offers, shortfall_kw
 from cosim.flexibility.resources import Conditions
 
-UP = Product("up", "congestion", Direction.UP)
+UP = Product("up", Direction.UP)
 
 
 def member(name, offers_up_kw, price, perimeter="P", offers_down_kw=0.0, **registered):
@@ -52,13 +52,13 @@ def test_perimeters_bid_for_themselves():
 
 
 def test_sizes_of_the_product():
-    sized = Product("up", "congestion", Direction.UP, min_kw=6.0, step_kw=4.0, max_kw=15.0)
+    sized = Product("up", Direction.UP, min_kw=6.0, step_kw=4.0, max_kw=15.0)
     bids = offers(TRIO, sized, Terms("agg", 0, "single"))
     assert [(bid.resource, bid.quantity_kw) for bid in bids] == [("A1", (8.0,)), ("A3", (12.0,))]
 
 
 def test_a_multiple_of_the_step_is_not_lost_to_rounding():
-    third = Product("up", "congestion", Direction.UP, step_kw=0.1)
+    third = Product("up", Direction.UP, step_kw=0.1)
     (bid,) = offers([member("A1", [0.1 + 0.2], 0.3)], third, Terms("agg", 0, "single"))
     assert bid.quantity_kw == pytest.approx((0.3,))
 
@@ -69,7 +69,7 @@ def test_what_is_registered_bounds_what_is_offered():
 
 
 def test_direction_takes_its_own_price_and_capability():
-    down = Product("down", "congestion", Direction.DOWN)
+    down = Product("down", Direction.DOWN)
     (bid,) = offers([member("A1", [10.0], 0.3, offers_down_kw=7.0)], down, Terms("agg", 0, "single"))
     assert (bid.direction, bid.quantity_kw, bid.steps) == (Direction.DOWN, (7.0,), (PriceStep(7.0, 0.6),))
 
@@ -110,7 +110,7 @@ def test_each_mtu_of_a_portfolio_has_its_own_merit_order():
 
 
 def test_a_product_of_two_mtus_is_offered_in_blocks_of_constant_power():
-    blocks = Product("up", "congestion", Direction.UP, duration_min_mtu=2, duration_max_mtu=2, divisible=False)
+    blocks = Product("up", Direction.UP, duration_min_mtu=2, duration_max_mtu=2, divisible=False)
     bids = offers([member("A1", [4.0, 6.0, 8.0, 7.0, 9.0], 0.1)], blocks, Terms("agg", 0, "single"))
     assert [bid.quantity_kw for bid in bids] == [(4.0, 4.0, 0.0, 0.0, 0.0), (0.0, 0.0, 7.0, 7.0, 0.0)]
     assert all(bid.block and bid.min_accept == 1.0 and bid.resource == "A1" for bid in bids)

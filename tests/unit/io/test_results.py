@@ -15,6 +15,7 @@ from cosim.domain.frames import EventTable, Signal
 from cosim.errors import ResultError
 from cosim.io.results import Results, open_results, result_hash
 from cosim.io.store import ResultWriter, Status
+from cosim.sweep.work import found
 
 CLOCK = Clock(datetime(2016, 7, 21, 23, tzinfo=UTC), step_s=900, steps=8, mtu_s=900)
 
@@ -134,8 +135,9 @@ def test_what_is_missing_is_named_with_what_is_there(results: Results) -> None:
             call(path)
     with pytest.raises(ResultError, match="no element 'n4'; there is: n"):
         results.frame("grid/bus/vm_pu", elements=["n1", "n4"])
-    with pytest.raises(ResultError, match="not a point in time: 'noon'"):
-        results.frame("grid/bus/vm_pu", "noon")
+    for nonsense in ("noon", "NaT", ""):
+        with pytest.raises(ResultError, match=f"not a point in time: '{nonsense}'"):
+            results.frame("grid/bus/vm_pu", nonsense)
 
 
 def test_files_that_are_not_results(tmp_path: Path) -> None:
@@ -208,6 +210,20 @@ def test_hash_knows_one_nan_only(tmp_path: Path) -> None:
     with h5py.File(make(tmp_path / "b.h5"), "r+") as file:
         file["grid/bus/vm_pu"][2] = np.full(3, -np.nan)
     assert result_hash(tmp_path / "b.h5") == reference
+
+
+def test_damaged_data_set_is_told(tmp_path: Path) -> None:
+    path = make(tmp_path / "run.h5")
+    with h5py.File(path) as file:
+        chunk = file["grid/bus/vm_pu"].id.get_chunk_info(0)
+    with path.open("r+b") as bytes_of:
+        bytes_of.seek(chunk.byte_offset)
+        bytes_of.write(bytes(chunk.size))
+    with pytest.raises(ResultError, match=r"run.h5: cannot be read: "):
+        result_hash(path)
+    told = found(path)
+    assert (told.status, told.hash) == ("failed", "")
+    assert told.error.endswith("; move it away to have it run anew")
 
 
 def test_a_file_in_the_middle_of_a_flush_says_so(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from cosim.market.book import check_case
 
 NET = network([50.0, 50.0])
 PRODUCTS = {
-    "P": Product("P", "congestion", UP, min_kw=5.0, step_kw=0.5, max_kw=100.0),
-    "block": Product("block", "congestion", UP, duration_min_mtu=2, duration_max_mtu=3, divisible=False),
+    "P": Product("P", UP, min_kw=5.0, step_kw=0.5, max_kw=100.0),
+    "block": Product("block", UP, duration_min_mtu=2, duration_max_mtu=3, divisible=False),
 }
 
 

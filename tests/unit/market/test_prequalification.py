@@ -102,14 +102,14 @@ def test_resources_are_registered_with_what_the_grid_allows():
 
 
 @pytest.mark.parametrize(("product", "words"), [
-    (Product("p", "congestion", UP, min_kw=31.0), "too little up for product p; got 30 kW; allowed: at least 31 kW"),
-    (Product("p", "congestion", DOWN, step_kw=50.0), "too little down for product p; got 40 kW; allowed: at least 50"),
+    (Product("p", UP, min_kw=31.0), "too little up for product p; got 30 kW; allowed: at least 31 kW"),
+    (Product("p", DOWN, step_kw=50.0), "too little down for product p; got 40 kW; allowed: at least 50"),
 ])  # fmt: skip
 def test_a_resource_that_cannot_sell_a_product_alone(product, words):
     (found,) = qualification_faults(OWN["P0"], product)
     assert words in str(found)
-    assert list(qualification_faults(OWN["P0"], Product("p", "congestion", UP, min_kw=30.0))) == []
-    (none,) = qualification_faults(replace(OWN["P0"], up_kw=0.0), Product("p", "congestion", UP))
+    assert list(qualification_faults(OWN["P0"], Product("p", UP, min_kw=30.0))) == []
+    (none,) = qualification_faults(replace(OWN["P0"], up_kw=0.0), Product("p", UP))
     assert "got 0 kW; allowed: above 0 kW" in str(none)
 
 
@@ -125,15 +125,15 @@ def test_a_resource_that_cannot_sell_a_product_alone(product, words):
 ])  # fmt: skip
 def test_wrong_products(wrong, words):
     with pytest.raises(BidError) as error:
-        check_products([replace(Product("p", "congestion", UP), **wrong)])
+        check_products([replace(Product("p", UP), **wrong)])
     assert [words in str(fault) for fault in error.value.faults] == [True]
 
 
 def test_all_faults_of_a_catalogue():
     with pytest.raises(BidError) as error:
-        check_products([Product("p", "voltage", UP, min_kw=-1.0), Product("p", "voltage", UP, tolerance=-1.0)])
+        check_products([Product("p", UP, min_kw=-1.0), Product("p", UP, tolerance=-1.0)])
     assert len(error.value.faults) == 3
-    check_products([Product("p", "voltage", UP), Product("q", "voltage", DOWN, min_kw=1.0, max_kw=1.0)])
+    check_products([Product("p", UP), Product("q", DOWN, min_kw=1.0, max_kw=1.0)])
 
 
 def test_every_resource_and_direction_has_an_entry():

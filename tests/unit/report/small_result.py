@@ -46,7 +46,7 @@ STORAGE = {
     "idling_kw": 0.0,
 }
 PREPARED = {
-    "thresholds_kw": {"B.battery": -290.0},
+    "thresholds_kw": {"B.battery": -290.0, "B.idle": None},
     "sized": {"head_min_kw": -295.0, "head_min_idle_kw": -500.0, "bound_head_min_kw": -280.0},
     "day": "2016-07-23",
     "head_min_kw": -298.0,

@@ -26,7 +26,7 @@ from cosim.report.coordination import (
     short_kw,
 )
 from cosim.report.html import write_report
-from cosim.report.indicators import as_text, indicators
+from cosim.report.indicators import as_text, indicators_of
 from cosim.report.market_run import market_run
 from cosim.report.reading import Reading
 
@@ -155,7 +155,7 @@ def test_under_a_scheme_that_only_keeps_limits_no_worse_nothing_is_left_by_a_pla
     ],
 )
 def test_indicators(results: Results, name: str, value: float, unit: str, note: str) -> None:
-    (indicator,) = [each for each in indicators(results) if each.name == name]
+    (indicator,) = [each for each in indicators_of(Reading(results)) if each.name == name]
     assert (indicator.value, indicator.unit, indicator.note) == (pytest.approx(value), unit, note)
 
 
@@ -183,7 +183,7 @@ def test_results_without_a_scheme_have_no_coordination(tmp_path: Path) -> None:
     for made in (market_file(tmp_path / "market.h5"), result_file(tmp_path / "small.h5")):
         with open_results(made) as opened:
             assert coordination(Reading(opened)) is None
-            assert not [each for each in indicators(opened) if each.group == "Coordination"]
+            assert not [each for each in indicators_of(Reading(opened)) if each.group == "Coordination"]
 
 
 def test_a_scheme_without_awards_is_told_as_such(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from cosim.io.results import Results, open_results
 from cosim.report.accuracy import ALL_SITES, channel_errors, fault_counts, head_error, meter_quality, site_errors
 from cosim.report.breakdown import days, wall_times
 from cosim.report.indicator import Indicator
-from cosim.report.indicators import _notes, as_text, indicators
+from cosim.report.indicators import _notes, as_text, indicators_of
 from cosim.report.reading import Reading
 
 
@@ -27,7 +27,7 @@ def found(results: Results) -> dict[str, Indicator]:
 
 
 def by_name(results: Results) -> dict[str, Indicator]:
-    return {indicator.name: indicator for indicator in indicators(results)}
+    return {indicator.name: indicator for indicator in indicators_of(Reading(results))}
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,10 @@ def test_values(found: dict[str, Indicator], name: str, value: float, without: f
     assert indicator.value == pytest.approx(value, abs=1e-9)
     assert indicator.without_orders == (None if without is None else pytest.approx(without, abs=1e-9))
     assert indicator.unit == unit
+
+
+def test_without_a_threshold_none_is_told(found: dict[str, Indicator]) -> None:
+    assert [name for name in found if name.startswith("threshold")] == ["threshold of B.battery"]
 
 
 def test_when_and_where_in_local_time(found: dict[str, Indicator]) -> None:
@@ -156,5 +160,5 @@ def test_failed_run_without_anything_but_nan(tmp_path: Path) -> None:
 
 def test_no_steps(tmp_path: Path) -> None:
     with open_results(bare_file(tmp_path / "run.h5", steps=0)) as results:
-        assert indicators(results) == ()
+        assert indicators_of(Reading(results)) == ()
         assert "NOT COMPLETE: 0 steps recorded" in as_text(results)

@@ -16,8 +16,9 @@ from cosim.errors import ResultError
 from cosim.io.results import open_results
 from cosim.io.store import ResultWriter
 from cosim.io.study import open_study
-from cosim.report.indicators import indicators
+from cosim.report.indicators import indicators_of
 from cosim.report.kpis import kpis, unit_of
+from cosim.report.reading import Reading
 from simulators._party import AWARDS
 from simulators.settlement import BASELINES, DELIVERIES, ESTIMATES, LINES
 
@@ -45,7 +46,7 @@ AGREE = {
 def assert_agree(path: Path) -> set[str]:
     """Every figure that the report shows too has its value, with and without orders; returns their names."""
     with open_results(path) as results:
-        figures, shown = kpis(results), {each.name: each for each in indicators(results)}
+        figures, shown = kpis(results), {each.name: each for each in indicators_of(Reading(results))}
     there = {name: shown[title] for name, (title, _) in AGREE.items() if title in shown}
     assert there.keys() == AGREE.keys() & set(figures.index)
     for name, indicator in there.items():

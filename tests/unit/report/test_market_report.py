@@ -16,7 +16,7 @@ from cosim.report.comparison import compare
 from cosim.report.coverage import asked, coverage
 from cosim.report.html import write_report
 from cosim.report.indicator import Indicator
-from cosim.report.indicators import as_text, indicators, indicators_of
+from cosim.report.indicators import as_text, indicators_of
 from cosim.report.layout import number
 from cosim.report.market import LEFT, MARKET, gates, residuals_of, unexplained
 from cosim.report.market_run import MarketRun, market_run
@@ -43,7 +43,7 @@ def run(results: Results) -> MarketRun:
 
 @pytest.fixture(scope="module")
 def found(results: Results) -> dict[str, Indicator]:
-    return {i.name: i for i in indicators(results) if i.group in (MARKET, LEFT)}
+    return {i.name: i for i in indicators_of(Reading(results)) if i.group in (MARKET, LEFT)}
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_values(found: dict[str, Indicator], name: str, value: float, without: f
 
 def test_a_tap_that_moved_by_order_has_not_moved_by_itself(tmp_path: Path) -> None:
     with open_results(market_file(tmp_path / "run.h5", ordered=True)) as opened:
-        ordered = {each.name: each.value for each in indicators(opened)}
+        ordered = {each.name: each.value for each in indicators_of(Reading(opened))}
     assert "taps or capacitors moved" not in ordered
     assert ordered["UNEXPLAINED (a bug)"] == 2.0
 
@@ -228,13 +228,13 @@ def test_a_run_without_a_market_has_none_of_it(tmp_path: Path) -> None:
         reading = Reading(results)
         assert market_run(reading) is None
         assert (residuals_of(reading), gates(reading), unexplained(reading)) == ((), (), "")
-        assert MARKET not in {i.group for i in indicators(results)}
+        assert MARKET not in {i.group for i in indicators_of(Reading(results))}
         assert reading.acts == "orders"
 
 
 def test_without_a_counterfactual_nothing_is_compared(tmp_path: Path) -> None:
     with open_results(market_file(tmp_path / "run.h5", without=False)) as results:
-        found = {i.name: i for i in indicators(results)}
+        found = {i.name: i for i in indicators_of(Reading(results))}
     assert found["MTUs with violations"].value == 6.0
     assert found["MTUs with violations"].without_orders is None
 
@@ -243,7 +243,7 @@ def test_without_a_counterfactual_nothing_is_compared(tmp_path: Path) -> None:
 def test_interrupted_run(tmp_path: Path, recorded: int, left: int, awards: int) -> None:
     """Interrupted also within an MTU, or when a gate has closed for one of which nothing was recorded."""
     with open_results(market_file(tmp_path / "run.h5", recorded=recorded)) as results:
-        found = {i.name: i.value for i in indicators(results)}
+        found = {i.name: i.value for i in indicators_of(Reading(results))}
     assert (found["MTUs with violations"], found["awards"]) == (left, awards)
 
 

@@ -63,6 +63,7 @@ def test_every_kind_is_read(tmp_path: Path) -> None:
     assert found["pump"].heat_pump.outdoor == -7.5  # type: ignore[union-attr]
     assert scenario.market is not None
     assert scenario.market.gate_time == time(13, 30)
+    assert Scenario.model_validate(scenario.model_dump(mode="json")) == scenario
 
 
 def test_a_dumped_scenario_reads_back(tmp_path: Path) -> None:
@@ -136,6 +137,7 @@ def test_faults_of_a_resource(tmp_path: Path, entry: str, key: str, problem: str
     [
         ("market: {gate: noon}", "market.gate", "not one of the choices", "real_time or day_ahead"),
         ("market: {gate_time: 12}", "market.gate_time", "expected the form 18:00", ""),
+        ('market: {gate_time: "12:00:30"}', "market.gate_time", "a whole minute, without seconds", ""),
         ("market: {planes: 2}", "market.planes", "out of range", "at least 3"),
         ("market: {slack_eur_per_kwh: 0}", "market.slack_eur_per_kwh", "out of range", "above 0"),
         ("market: {solver: glpk}", "market.solver", "not one of the choices", "highs or cbc"),

@@ -37,9 +37,9 @@ def planned(folder: Path, text: str, until: str | None = None) -> Plan:
     return plan(load_study(folder / "study.yaml"), until)
 
 
-def faults(folder: Path, text: str) -> list[str]:
+def faults(folder: Path, text: str, until: str | None = None) -> list[str]:
     with pytest.raises(ScenarioError) as told:
-        planned(folder, text)
+        planned(folder, text, until)
     return [str(fault).removeprefix(f"{folder}/") for fault in told.value.faults]
 
 
@@ -140,6 +140,14 @@ def test_fields_that_vary_twice_and_values_given_twice(tmp_path: Path) -> None:
         "study.yaml:8: vary.grid.operator.enabled: is set for all runs by overrides.operator.enabled",
         "study.yaml:6: vary.grid.seed.1: is given twice; got 1",
     ]
+
+
+def test_one_duration_for_all_and_a_duration_that_varies(tmp_path: Path) -> None:
+    for way in ("grid: {duration: [1h, 2h]}", "list: [{duration: 1h}, {name: other}]"):
+        text = f"vary: {{{way}}}"
+        assert len(planned(tmp_path, text).runs) == 2
+        (told,) = faults(tmp_path, text, until="30min")
+        assert told.endswith("duration: is set for all runs by --until")
 
 
 def test_faults_of_all_runs_are_told_once_and_where_they_are_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from uftp_records import AWARDS, GATE_S, MTU_S, NAMES, RECORDED, ROWS
 
 from cosim.clock import Clock
 from cosim.domain.frames import EventTable
-from cosim.errors import BidError
+from cosim.errors import BidError, ResultError
 from cosim.io.results import open_results
 from cosim.io.store import ResultWriter
 from cosim.uftp.element import read
@@ -157,6 +157,9 @@ def test_the_command_exports_and_checks(tmp_path, capsys):
         command("uftp", "export", str(result), str(folder))
     with pytest.raises(BidError, match="time_zone: cannot be said in a message; got UTC"):
         command("uftp", "export", str(result), str(tmp_path / "other"), "--time-zone", "UTC")
+    for taken in (result, result / "messages"):
+        with pytest.raises(ResultError, match=r"run\.h5.*: cannot be written: "):
+            command("uftp", "export", str(result), str(taken))
 
 
 SCHEMA = """<xs:schema xmlns:xs="http://www.w3.org/2001/XMLSchema">

@@ -23,7 +23,7 @@ from cosim.case_coordination import (
     transmission_of,
 )
 from cosim.case_faults import faults_of_names, faults_of_phases, faults_of_places
-from cosim.case_files import feeder_folder, named_files
+from cosim.case_files import feeder_folder, folders_of
 from cosim.case_flexibility import (
     contracts_of,
     faults_of_market,
@@ -295,19 +295,17 @@ class Case:
 
     def payload(self) -> dict[str, Any]:
         """What another process needs to open the same case, as plain JSON."""
-        scenario = self.scenario.model_dump(mode="json") | {"feeder": str(self.feeder.folder.resolve())}
-        for (*above, key), file in named_files(self.loaded).items():
-            part: Any = scenario
-            for each in above:
-                part = part[each]
-            part[key] = str(file)
-        return {"scenario": scenario, "directory": str(self.loaded.directory)}
+        return {
+            "scenario": self.scenario.model_dump(mode="json"),
+            "directory": str(self.loaded.directory),
+            "folders": folders_of(self.loaded),
+        }
 
 
 def case_from_payload(payload: dict[str, Any]) -> Case:
     """The case that gave this payload."""
     scenario = Scenario.model_validate(payload["scenario"])
-    return open_case(LoadedScenario.of(scenario, Path(payload["directory"])))
+    return open_case(LoadedScenario.of(scenario, Path(payload["directory"]), payload["folders"]))
 
 
 def open_case(loaded: LoadedScenario) -> Case:
@@ -339,11 +337,11 @@ def open_case(loaded: LoadedScenario) -> Case:
     _collect(faults, lambda: _placed(loaded, lambda: Limits(layout, scenario.limits, feeder.head_terminal)))
     faults += faults_of_places(loaded, feeder, meters, layout, storage)
     faults += faults_of_phases(loaded, feeder, meters, layout, pod_sites)
-    faults += faults_of_names(loaded, feeder, storage)
+    scheme = _collect(faults, lambda: scheme_of(loaded))
+    faults += faults_of_names(loaded, feeder, storage, scheme)
     faults += faults_of_market(loaded)
     faults += faults_of_procurement(loaded, resources)
     faults += faults_of_settlement(loaded, [unit.resource for unit in resources])
-    scheme = _collect(faults, lambda: scheme_of(loaded))
     faults += faults_of_coordination(loaded, scheme, resources)
     mean_kw = _mean_import_kw(feeder, profiles)
     transmission = _collect(faults, lambda: transmission_of(loaded, mean_kw))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from cosim.clock import format_duration
+from cosim.coordination.scheme import Scheme
 from cosim.domain.flexibility import StorageUnit
 from cosim.domain.grid import GridLayout
 from cosim.domain.site import bus_of_site
@@ -14,10 +15,8 @@ from cosim.errors import Fault
 from cosim.grid.feeder import Feeder
 from cosim.io.layout import RESERVED
 from cosim.scenario.load import LoadedScenario
-from cosim.scenario.schema import Meter
-from cosim.wiring import CLASSES
-
-_REMOTE_ABLE = tuple(name for name in CLASSES if name != "recorder")
+from cosim.scenario.schema import Meter, Scenario
+from cosim.wiring import CLASSES, simulators_of
 
 
 def faults_of_places(
@@ -65,8 +64,10 @@ def _meter_key(loaded: LoadedScenario, feeder: Feeder, name: str) -> tuple[Calla
     return feeder.fault, f"meters.{name}"
 
 
-def faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[StorageUnit, ...]) -> Iterator[Fault]:
-    """Names in the scenario that nothing bears."""
+def faults_of_names(
+    loaded: LoadedScenario, feeder: Feeder, storage: tuple[StorageUnit, ...], scheme: Scheme | None
+) -> Iterator[Fault]:
+    """Names in the scenario that nothing bears; ``scheme``: that of its coordination, None also if it has faults."""
     scenario, operator = loaded.scenario, loaded.scenario.operator
     for key in ("thresholds_kw", "initial_energy_kwh"):
         given = getattr(operator, key)
@@ -79,9 +80,10 @@ def faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[Stora
             if given_kwh > unit.e_max_kwh:
                 key = f"operator.initial_energy_kwh.{unit.pod}"
                 yield loaded.fault(key, "more than it can hold [kWh]", str(given_kwh), f"up to {unit.e_max_kwh}")
+    remote_able = _remote_able(scenario, scheme)
     for k, name in enumerate(scenario.remote):
-        if name not in _REMOTE_ABLE:
-            yield loaded.fault(f"remote.{k}", "no simulator of this name", name, ", ".join(_REMOTE_ABLE))
+        if name not in remote_able:
+            yield loaded.fault(f"remote.{k}", "no simulator of this name", name, ", ".join(remote_able))
         elif name in ("sensors", "gateway") and scenario.transport == "memory":
             yield loaded.fault(f"remote.{k}", "the memory transport stays in one process", name, "embedded, mqtt")
     for name in scenario.simulators:
@@ -93,6 +95,13 @@ def faults_of_names(loaded: LoadedScenario, feeder: Feeder, storage: tuple[Stora
         allowed = "false, or no less than the duration: a run without checkpoints"
         yield loaded.fault("recorder.checkpoint", problem, format_duration(scenario.recorder.checkpoint), allowed)
     yield from _faults_of_foreign_links(loaded, feeder)
+
+
+def _remote_able(scenario: Scenario, scheme: Scheme | None) -> tuple[str, ...]:
+    """Simulators of ours that a scenario has; all that there are if nothing tells, for its scheme has faults."""
+    told = scheme is not None or scenario.coordination is None
+    there = simulators_of(scenario, scheme) if told else tuple(CLASSES)
+    return tuple(name for name in CLASSES if name in there and name != "recorder")
 
 
 def _faults_of_foreign_links(loaded: LoadedScenario, feeder: Feeder) -> Iterator[Fault]:

@@ -39,6 +39,12 @@ def named_files(loaded: LoadedScenario) -> dict[Keys, Path]:
     return {keys: loaded.resolve(_dotted(keys), path) for keys, path in found.items()}
 
 
+def folders_of(loaded: LoadedScenario) -> dict[str, str]:
+    """The absolute folders that feeder and files of a scenario are relative to, by dotted key."""
+    keys = ("feeder", *map(_dotted, named_files(loaded)))
+    return {key: str(loaded.resolve(key, ".")) for key in keys}
+
+
 def input_digests(loaded: LoadedScenario) -> dict[str, str]:
     """SHA-256 (hex) of every file that a run reads besides its scenario, by dotted key; files of the feeder by their
     place in its folder. What cannot be read is left out: `cosim.case.open_case` tells."""

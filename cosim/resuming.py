@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cosim.case import Case
-from cosim.case_files import input_digests
+from cosim.case_files import folders_of, input_digests
 from cosim.errors import Fault, ResumeError, ScenarioError
 from cosim.io.results import open_results
 from cosim.io.takeover import Earlier
@@ -41,7 +41,7 @@ class Unfinished:
         source = json.loads(self.attributes["source"])
         if source["file"] is None and file is None:
             scenario = Scenario.model_validate(json.loads(self.attributes["scenario"]))
-            return LoadedScenario.of(scenario, Path(source["folder"]))
+            return LoadedScenario.of(scenario, Path(source["folder"]), source.get("folders"))
         there, written = Path(source["folder"]), Path(source["file"]) if file is None else file.absolute()
         with chdir(there) if there.is_dir() else nullcontext():
             return load_scenario(written, source["overrides"])
@@ -82,10 +82,10 @@ def unfinished(path: Path) -> Unfinished:
 
 def source_of(loaded: LoadedScenario) -> dict[str, Any]:
     """How `Unfinished.load` finds the scenario again: its file, overrides, and the folder that their paths are relative
-    to."""
-    file = None if loaded.file is None else str(loaded.file)
-    folder = loaded.directory if file is None else Path.cwd()
-    return {"file": file, "overrides": list(loaded.overrides), "folder": str(folder)}
+    to; for one without a file, those that its own paths are."""
+    if loaded.file is None:
+        return {"file": None, "overrides": [], "folder": str(loaded.directory), "folders": folders_of(loaded)}
+    return {"file": str(loaded.file), "overrides": list(loaded.overrides), "folder": str(Path.cwd())}
 
 
 def _differences(then: Any, now: Any, key: str = "") -> Iterator[tuple[str, str, str]]:

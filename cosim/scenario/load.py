@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,9 +27,12 @@ class LoadedScenario:
     overrides: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, scenario: Scenario, directory: Path) -> Self:
-        """A scenario that comes from no file; its paths are relative to ``directory``."""
-        return cls(scenario, directory.resolve(), Document({}, {"": Origin("", None, directory.resolve())}))
+    def of(cls, scenario: Scenario, directory: Path, folders: Mapping[str, str] | None = None) -> Self:
+        """A scenario that comes from no file; its paths are relative to ``directory``, those at the dotted keys in
+        ``folders`` to the folder there."""
+        places = {"": directory} | {key: Path(folder) for key, folder in (folders or {}).items()}
+        origins = {key: Origin("", None, folder.resolve()) for key, folder in places.items()}
+        return cls(scenario, directory.resolve(), Document({}, origins))
 
     def fault(self, key: str, problem: str, value: str = "", allowed: str = "") -> Fault:
         """A fault at a dotted key, located at it or at the nearest parent that is written."""

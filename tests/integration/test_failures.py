@@ -116,6 +116,17 @@ def test_unknown_remote_names(said: Said) -> None:
     assert "remote.2: the memory transport stays in one process; got gateway; allowed: embedded, mqtt" in faults[2]
 
 
+def test_remote_names_of_simulators_that_the_scenario_does_not_have(said: Said) -> None:
+    count, *faults = said(2, "remote=[market, imo, grid]")
+    assert count == "2 faults in the input"
+    there = "profiles, grid, counterfactual, sensors, gateway, estimator, operator"
+    for k, name in enumerate(["market", "imo"]):
+        assert faults[k].endswith(f"remote.{k}: no simulator of this name; got {name}; allowed: {there}")
+    faults = said(2, "remote=[tso]", "coordination={scheme: none_such}")
+    assert any("coordination.scheme: " in fault for fault in faults)
+    assert not any("remote" in fault for fault in faults), "nobody knows whether such a scheme has a TSO"
+
+
 def test_operator_of_storage_that_is_not_there(said: Said) -> None:
     faults = said(2, "operator.thresholds_kw={SS4.battery: -1}", "operator.initial_energy_kwh={SS3.battery: 501}")
     assert "operator.thresholds_kw.SS4.battery: no such storage POD; got SS4.battery" in faults[1]

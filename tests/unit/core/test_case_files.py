@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from cosim.case_files import FEEDERS, feeder_folder, input_digests, named_files
 from cosim.errors import ScenarioError
+from cosim.resuming import Unfinished, source_of
 from cosim.scenario.load import LoadedScenario, load_scenario
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -68,6 +71,22 @@ def test_digests_of_what_a_run_reads(loaded: LoadedScenario, tmp_path: Path) -> 
     after = input_digests(loaded)
     assert after["profiles.file"] == sha256(b"something else").hexdigest()
     assert found.keys() - after.keys() == {"feeder/Lines.dss"}
+
+
+def test_a_run_whose_scenario_has_no_file_finds_files_of_all_folders_again(
+    loaded: LoadedScenario, tmp_path: Path
+) -> None:
+    """As one of a sweep, whose paths come from the study, its base and what that extends."""
+    (tmp_path / "above").mkdir()
+    extending = tmp_path / "above" / "more.yaml"
+    extending.write_text("extends: ../mine.yaml\nsensors: {replay: {file: mine.csv}}\n")
+    run = replace(load_scenario(extending), file=None)
+    attributes = {"scenario": run.scenario.model_dump_json(), "source": json.dumps(source_of(run))}
+    again = Unfinished(tmp_path / "run.h5", attributes, None).load()
+    assert named_files(again) == named_files(run)
+    assert named_files(again)["sensors", "replay", "file"] == tmp_path / "above" / "mine.csv"
+    assert feeder_folder(again) == tmp_path / "grid"
+    assert again.scenario == run.scenario
 
 
 def test_feeder_that_is_not_there(tmp_path: Path) -> None:

@@ -325,6 +325,7 @@ def open_case(loaded: LoadedScenario) -> Case:
     engine = _engine(loaded, feeder)
     layout, units, pod_sites = engine.layout, engine.storage, engine.pod_sites
     measures_start = dict(engine.measure_positions())
+    _collect(faults, lambda: _require_network(engine, scenario))
     engine.close()
     profiles = _collect(faults, lambda: _profiles(loaded, feeder))
     pods = pod_data(feeder, units, profiles)
@@ -396,6 +397,13 @@ def _engine(loaded: LoadedScenario, feeder: Feeder) -> Engine:
         return Engine(feeder, loaded.scenario.grid, measures_of(loaded.scenario))
     except FeederError as error:
         raise placed_measure_faults(loaded, error) from None
+
+
+def _require_network(engine: Engine, scenario: Scenario) -> None:
+    """Raises FeederError with what keeps the estimator, or a market with the loads' laws, from a network of its own."""
+    network = engine.unloaded()
+    if scenario.market is not None:
+        network.require_laws()
 
 
 def _collect(faults: list[Fault], attempt: Any) -> Any:

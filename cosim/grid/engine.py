@@ -201,8 +201,7 @@ class Engine:
         `controls` gives them, and with ``measures`` at others; by default where they are. Afterwards the engine is only
         good for more of these, and for closing.
 
-        Raises FeederError naming every POD with a load law that is not known, and what else is not linear, or with what
-        forbids the positions of the measures.
+        Raises FeederError naming all but PODs that is not linear, or with what forbids the positions of the measures.
         """
         if self._pod_free is None:
             v_base = self._topology.v_base
@@ -224,7 +223,7 @@ class Engine:
         return tuple(element for element in self._elements if not has_known_law(self._dss, element))
 
     def n_pod_branch(self) -> int:
-        """Number of phase branches of the PODs, all of a known law."""
+        """Number of phase branches of the PODs."""
         return len(pod_branches(self._dss, self._elements))
 
     @property

@@ -38,6 +38,8 @@ class VoltageLaw:
 
 CONSTANT_POWER = VoltageLaw(2)
 """Constant power at any voltage."""
+UNKNOWN = VoltageLaw(0, v_max=0.0, g_low=math.nan, g_high=math.nan)
+"""A law that only OpenDSS knows: no number at any voltage."""
 
 
 def load_law(model: int, v_min: float, v_max: float, v_low: float) -> VoltageLaw:

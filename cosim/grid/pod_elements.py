@@ -15,6 +15,7 @@ from cosim.grid.script import shown
 _INJECTING = (*POD_CLASSES, "pvsystem")
 _CLASSES = {"load": POD_CLASSES, "pv": _INJECTING, "generator": _INJECTING, "storage": ("storage",)}
 _REPLACED = ("storage", "pvsystem")
+_GENERATORS = ("1", "2", "4", "5", "7")  # models; 3 holds a voltage by reactive power of its own, 6 is the user's code
 _PHASES = 3  # nodes with higher numbers are neutrals
 
 
@@ -55,7 +56,8 @@ def site_of(circuit: Any, element: str, nodes: Sequence[str]) -> str:
 
 
 def pod_faults(circuit: Any, feeder: Feeder) -> Iterator[Fault]:
-    """PODs whose element does not exist, is out of service, is of the wrong class, or already belongs to another."""
+    """PODs whose element does not exist, is out of service, is of the wrong class, already belongs to another, or does
+    not take the power that it is set to."""
     names = {str(name).lower(): str(name) for name in circuit.AllElementNames}
     owner: dict[str, str] = {}
     fitting = {
@@ -73,7 +75,14 @@ def pod_faults(circuit: Any, feeder: Feeder) -> Iterator[Fault]:
             yield feeder.fault(key, f"the element already belongs to POD {owner[element]}", entry.element)
         elif circuit.SetActiveElement(element) < 0 or not circuit.ActiveCktElement.Enabled:
             yield feeder.fault(key, "the element is out of service (enabled=no)", entry.element)
+        elif element.startswith("generator.") and (model := _model(circuit)) not in _GENERATORS:
+            problem = f"{entry.element} does not take the power of a profile: it holds a voltage or is the user's code"
+            yield feeder.fault(key, problem, f"model={model}", ", ".join(f"model={known}" for known in _GENERATORS))
         owner.setdefault(element, pod)
+
+
+def _model(circuit: Any) -> str:
+    return str(circuit.ActiveCktElement.Properties("model").Val)
 
 
 def _storage_unit(element: Any, pod: str) -> StorageUnit:

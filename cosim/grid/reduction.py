@@ -29,10 +29,12 @@ class Reduction:
     (n_node,) [V], and those that the conductors asked for need. ``conductor_y`` (n_conductor, n_seen) [S] gives the
     conductors' currents, ``conductor_at`` (n_conductor,) their nodes among those seen, ``at_conductors``
     (n_conductor, n_seen) the same as ones.
+
+    Raises FeederError naming every POD whose load law is not known.
     """
 
     def __init__(self, network: Unloaded, nodes: Sequence[str], conductors: Ints, spread: Floats | None = None) -> None:
-        rows, self.branches = _alike(network.pod_branches)
+        rows, self.branches = _alike(network.require_laws().pod_branches)
         pods, shares = [b.pod for b in network.pod_branches], [b.share for b in network.pod_branches]
         shape = (len(self.branches), len(network.pods))
         self.share = scipy.sparse.csr_matrix((shares, (rows, pods)), shape=shape, dtype=float)

@@ -69,7 +69,7 @@ class SiteFlow:
 
     def _enter(self, network: Unloaded) -> None:
         branches = tuple(replace(branch, law=CONSTANT_POWER) for branch in network.pod_branches)
-        self._network = replace(network, pod_branches=branches)
+        self._network = replace(network, pod_branches=branches, unknown_laws=())
         self._batch: BatchPowerFlow | None = None
         everything = np.arange(len(self._layout.conductors))
         self._reduction = Reduction(self._network, self._layout.nodes, everything, self._spread)

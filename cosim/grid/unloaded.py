@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import scipy.sparse
@@ -16,11 +16,12 @@ from cosim.domain.grid import GridLayout
 from cosim.errors import Fault, FeederError
 from cosim.grid.circuit import rebuild_system, solve_flat
 from cosim.grid.feeder import Feeder
-from cosim.grid.law import VoltageLaw, generator_law, load_law
+from cosim.grid.law import UNKNOWN, VoltageLaw, generator_law, load_law
 
 _MODELS = {"load": (1, 2, 5), "generator": (1, 2)}
 _SOURCES = ("vsource", "isource")
 _LINEAR = (*_SOURCES, "line", "transformer", "autotrans", "capacitor", "reactor", "fault")
+_ABLE_TO_BE_PODS = ("load", "generator", "pvsystem", "storage")
 _CONTROLS = ("regcontrol", "capcontrol", "swtcontrol", "energymeter", "monitor", "sensor")
 _FIXED = ("Line", "Reactor", "Fault")
 _BY_LINE_VOLTAGE = (2, 3)  # phases of a wye element whose rated voltage is given between lines
@@ -44,7 +45,7 @@ class Unloaded:
 
     System matrix ``y`` (n_node, n_node) [S], node voltages ``v`` (n_node,) [V], ``v_base`` (n_node,) [V], phase to
     ground; ``conductor_y`` (n_conductor, n_node) [S] turns node voltages into the currents from the buses into the
-    branches.
+    branches. ``unknown_laws`` has a fault for each POD whose load law only OpenDSS knows, `UNKNOWN` in its branches.
     """
 
     layout: GridLayout
@@ -54,6 +55,13 @@ class Unloaded:
     v: Complexes
     v_base: Floats
     conductor_y: scipy.sparse.csr_matrix
+    unknown_laws: tuple[Fault, ...] = ()
+
+    def require_laws(self) -> Self:
+        """Itself; raises FeederError naming every POD whose load law is not known here."""
+        if self.unknown_laws:
+            raise FeederError(self.unknown_laws)
+        return self
 
     def factor(self) -> Any:
         """SuperLU of ``y``: its ``solve`` turns currents into the nodes [A] into voltages [V]. It is not kept: it
@@ -64,9 +72,8 @@ class Unloaded:
 class PodFreeCircuit:
     """A circuit whose PODs are out of service for good, and whose controls stay where they are put.
 
-    ``elements`` (n_pod,) are those of the PODs, ``switches`` the lines that may be opened. Raises FeederError if the
-    power of a POD follows a law that is not known here, if something else in the circuit is not linear, or if a node
-    hangs on PODs alone.
+    ``elements`` (n_pod,) are those of the PODs, ``switches`` the lines that may be opened. Raises FeederError if
+    something else in the circuit is not linear, if a POD grounds a neutral, or if a node hangs on PODs alone.
     """
 
     def __init__(
@@ -78,11 +85,12 @@ class PodFreeCircuit:
         v_base: Floats,
         switches: Sequence[str] = (),
     ) -> None:
-        faults = [*_unknown_laws(dss, feeder, elements), *_not_linear(dss, feeder, elements)]
+        faults = [*_grounded_neutrals(dss, feeder, elements), *_not_linear(dss, feeder, elements)]
         if faults:
             raise FeederError(faults)
         self._dss, self._layout, self._v_base, self._pods = dss, layout, v_base, tuple(feeder.pods)
         self._pod_branches = pod_branches(dss, elements)
+        self._unknown_laws = tuple(_unknown_laws(dss, feeder, elements))
         dss.Text.Command = "Set controlmode=off"
         for name in elements:
             dss.ActiveCircuit.SetActiveElement(name)
@@ -97,7 +105,10 @@ class PodFreeCircuit:
         rebuild_system(self._dss)
         y = self._y()
         v = scipy.sparse.linalg.splu(y).solve(self._source_a)
-        return Unloaded(self._layout, self._pods, self._pod_branches, y, v, self._v_base, self._admittances.read())
+        conductor_y = self._admittances.read()
+        return Unloaded(
+            self._layout, self._pods, self._pod_branches, y, v, self._v_base, conductor_y, self._unknown_laws
+        )
 
     def _y(self) -> scipy.sparse.csc_matrix:
         n_node = len(self._layout.nodes)
@@ -161,7 +172,7 @@ def has_known_law(dss: Any, element: str) -> bool:
 
 
 def pod_branches(dss: Any, elements: Sequence[str]) -> tuple[PodBranch, ...]:
-    """The phase branches of the PODs' ``elements`` (n_pod,), whose laws are known."""
+    """The phase branches of the PODs' ``elements`` (n_pod,), of the law `UNKNOWN` where it is not known here."""
     return tuple(branch for pod, name in enumerate(elements) for branch in _pod_branches(dss, pod, name))
 
 
@@ -175,9 +186,13 @@ def _unknown_laws(dss: Any, feeder: Feeder, elements: Sequence[str]) -> Iterator
         model = _model(dss, name)
         known = _MODELS[name.partition(".")[0]]
         if model not in known:
-            problem = f"{entry.element} has a load law that the batch power flow does not know"
-            allowed = ", ".join(f"model={number}" for number in known)
+            problem = f"{entry.element} has a load law that only OpenDSS knows, so a market has no sensitivities to it"
+            allowed = ", ".join((*(f"model={number}" for number in known), "or a run without a market"))
             yield feeder.fault(f"pods.{pod}.element", problem, f"model={model}", allowed)
+
+
+def _grounded_neutrals(dss: Any, feeder: Feeder, elements: Sequence[str]) -> Iterator[Fault]:
+    for (pod, entry), name in zip(feeder.pods.items(), elements, strict=True):
         if _grounds_its_neutral(dss, name):
             problem = f"{entry.element} connects a neutral to ground, which would leave the network with it"
             yield feeder.fault(f"pods.{pod}.element", problem, allowed="a Reactor to ground in its place")
@@ -200,7 +215,8 @@ def _not_linear(dss: Any, feeder: Feeder, elements: Sequence[str]) -> Iterator[F
         dss.ActiveCircuit.SetActiveElement(element)
         if dss.ActiveCircuit.ActiveCktElement.Enabled:
             problem = f"{element} is no POD and not linear, so the batch power flow cannot leave it in the network"
-            yield feeder.fault("pods", problem, allowed="list it under pods, or set enabled=no")
+            as_pod = "list it under pods, or " if kind in _ABLE_TO_BE_PODS else ""
+            yield feeder.fault("pods", problem, allowed=f"{as_pod}set enabled=no")
 
 
 def _source_currents(dss: Any) -> Complexes:
@@ -227,6 +243,8 @@ def _pod_branches(dss: Any, pod: int, name: str) -> list[PodBranch]:
 
 def _law(element: Any, name: str, single_phase_delta: bool) -> VoltageLaw:
     model = int(element.Properties("model").Val)
+    if model not in _MODELS[name.partition(".")[0]]:
+        return UNKNOWN
     v_min, v_max = (float(element.Properties(key).Val) for key in ("Vminpu", "Vmaxpu"))
     if name.partition(".")[0] == "generator":
         return generator_law(model, v_min, v_max, single_phase_delta)

@@ -5,6 +5,7 @@ import pytest
 from feeder_folders import LINE, LINE_YAML, MV5, REGULATED, REGULATED_YAML, engine_in
 
 from cosim.errors import FeederError
+from cosim.grid.batch import BatchPowerFlow
 from cosim.grid.engine import Engine
 from cosim.grid.feeder import load_feeder
 from cosim.scenario.schema import GridConfig
@@ -134,20 +135,40 @@ def test_branches_of_a_pod(tmp_path, connection, ends, v_rated):
     assert [b.share for b in branches] == pytest.approx([1.0 / len(ends)] * len(ends))
 
 
-def test_load_laws_that_are_not_known_are_refused_by_name(tmp_path):
+def test_load_laws_that_are_not_known_are_refused_by_name_where_they_are_needed(tmp_path):
     script = LINE.replace("kW=1000 PF=0.95 model=1", "kW=1000 PF=0.95 model=3").replace(
         "kW=500 PF=0.95 model=1", "kW=500 PF=0.95 model=4"
     )
     engine = engine_in(tmp_path / "line", script)
-    engine.solve(np.zeros(3), np.zeros(3))
-    with pytest.raises(FeederError) as caught:
+    network = engine.unloaded()
+    engine.close()
+    for needs_laws in (network.require_laws, lambda: BatchPowerFlow(network, [], [])):
+        with pytest.raises(FeederError) as caught:
+            needs_laws()
+        assert [str(fault).replace(f"{tmp_path}/line/", "") for fault in caught.value.faults] == [
+            f"feeder.yaml:{line}: pods.{pod}.load.element: Load.{pod} has a load law that only OpenDSS knows, so a "
+            f"market has no sensitivities to it; got model={model}; allowed: model=1, model=2, model=5, or a run "
+            "without a market"
+            for line, pod, model in ((4, "A", 3), (5, "B", 4))
+        ]
+
+
+def test_a_machine_that_cannot_be_a_pod_is_refused(tmp_path):
+    engine = engine_in(tmp_path / "line", LINE + "New IndMach012.M bus1=A kV=20 kW=10 kVA=15 conn=delta\n")
+    with pytest.raises(FeederError, match=r"pods: IndMach012\.m is no POD and not linear.*allowed: set enabled=no"):
         engine.unloaded()
     engine.close()
-    assert [str(fault).replace(f"{tmp_path}/line/", "") for fault in caught.value.faults] == [
-        f"feeder.yaml:{line}: pods.{pod}.load.element: Load.{pod} has a load law that the batch power flow does not "
-        f"know; got model={model}; allowed: model=1, model=2, model=5"
-        for line, pod, model in ((4, "A", 3), (5, "B", 4))
-    ]
+
+
+def test_a_generator_that_does_not_take_its_power_is_refused(tmp_path):
+    generator = "New Generator.G bus1=B phases=3 kV=20 kW=100 kvar=10 model=3\n"
+    pods = LINE_YAML.replace(
+        "ratings:", "  G: {element: Generator.G, kind: generator, kw: 100, profile: constant}\nratings:"
+    )
+    with pytest.raises(
+        FeederError, match=r"pods\.G\.element: Generator\.G does not take.*got model=3; allowed: model=1"
+    ):
+        engine_in(tmp_path / "line", LINE + generator, pods)
 
 
 def test_a_load_that_is_no_pod_is_refused(tmp_path):

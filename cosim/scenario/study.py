@@ -6,6 +6,7 @@ that place counts: ``limits.derated.Transformer.T4``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from cosim.errors import ScenarioError
 from cosim.scenario.document import Document, Origin, read_document
-from cosim.scenario.values import Number, Part, Whole, form
+from cosim.scenario.values import LARGEST_WHOLE, Number, Part, Seed, Whole, form
 
-LARGEST_WHOLE = 2**53
-"""Every language reads whole numbers up to it exactly."""
 Exact = Annotated[Whole, Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
-Seed = Annotated[Whole, Field(ge=0, le=LARGEST_WHOLE)]
 
 
 class Draw(Part):
@@ -40,6 +38,8 @@ class Draw(Part):
             bounds = getattr(self, name)
             if bounds is not None and not bounds[0] < bounds[1]:
                 raise ValueError(f"{name} [low, high] needs low < high, here [{bounds[0]}, {bounds[1]}]")
+        if self.uniform is not None and not math.isfinite(self.uniform[1] - self.uniform[0]):
+            raise ValueError(f"uniform [low, high] is too wide, here [{self.uniform[0]}, {self.uniform[1]}]")
         if self.normal is not None and self.normal[1] <= 0.0:
             raise ValueError(f"the standard deviation must be above 0, here {self.normal[1]}")
         return self
@@ -69,6 +69,9 @@ class LatinHypercube(Part):
         wrong = [f"{key} [{low}, {high}]" for key, (low, high) in self.fields.items() if not low < high]
         if wrong:
             raise ValueError(f"[low, high] needs low < high, here {', '.join(wrong)}")
+        wide = [f"{key} [{low}, {high}]" for key, (low, high) in self.fields.items() if not math.isfinite(high - low)]
+        if wide:
+            raise ValueError(f"[low, high] is too wide, here {', '.join(wide)}")
         return self
 
 

@@ -13,7 +13,8 @@ from cosim.rng import rng_for
 from cosim.scenario.document import Document
 from cosim.scenario.load import LoadedScenario
 from cosim.scenario.schema import Scenario
-from cosim.scenario.study import LARGEST_WHOLE, Draw, LoadedStudy, Vary, placed, set_for_all, value_at
+from cosim.scenario.study import Draw, LoadedStudy, Vary, placed, set_for_all, value_at
+from cosim.scenario.values import LARGEST_WHOLE
 
 MOST_RUNS = 100_000
 

@@ -1,7 +1,8 @@
 """A study: one scenario, the fields that vary over its runs, and how.
 
 Keys of fields are dotted, as in ``--set``. Where a name holds dots itself, the longest name that the scenario has at
-that place counts: ``limits.derated.Transformer.T4``.
+that place counts: ``limits.derated.Transformer.T4``. One that it has not yet is given with its value: key
+``limits.derated``, value ``{Transformer.T9: 0.4}``.
 """
 
 from __future__ import annotations
@@ -143,7 +144,9 @@ def placed(base: Document, key: str, value: Any, source: Document, where: str) -
     Merging is that of ``extends``: mappings key by key, lists and scalars are replaced, null takes a key out.
     """
     content = _put(base.content, key.split("."), value)
-    origins = dict(base.origins)
+    written = source.nearest(where)
+    fresh = (parent for parent in _parents(key) if value_at(base.content, parent) is None)
+    origins = {**dict.fromkeys(fresh, written), **base.origins}
     for below, replaces in _paths(value, ""):
         if replaces:
             stale = f"{key}{below}."
@@ -155,6 +158,11 @@ def placed(base: Document, key: str, value: Any, source: Document, where: str) -
 def set_for_all(base: Document, key: str, value: Any, option: str) -> Document:
     """``base`` with ``value`` at a key, as an option of the command line says."""
     return placed(base, key, value, Document({}, {"": Origin(option, None, Path.cwd())}), "")
+
+
+def _parents(key: str) -> Iterator[str]:
+    names = key.split(".")
+    return (".".join(names[:count]) for count in range(1, len(names)))
 
 
 def value_at(content: Any, key: str) -> Any:

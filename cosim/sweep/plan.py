@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations, product
 from typing import Any
 
@@ -156,7 +156,7 @@ def _runs(points: Sequence[Point], keys: Sequence[str], study: Document, base: D
         try:
             scenario = document.validate(Scenario, ScenarioError)
         except InputError as error:
-            for fault in error.faults:
+            for fault in (_with_hint(each, keys) for each in error.faults):
                 faults.setdefault((fault.file, fault.line, fault.key, fault.problem), fault)
             continue
         directory = document.nearest("").folder
@@ -165,6 +165,16 @@ def _runs(points: Sequence[Point], keys: Sequence[str], study: Document, base: D
     if faults:
         raise ScenarioError(list(faults.values()))
     yield from runs
+
+
+def _with_hint(fault: Fault, keys: Iterable[str]) -> Fault:
+    """How to write a key whose last name holds dots, where a part of that name was taken for a mapping."""
+    parent = fault.key.rpartition(".")[0]
+    for key in keys:
+        if parent and key.startswith(f"{fault.key}.") and fault.value == "a mapping":
+            name = key.removeprefix(f"{parent}.")
+            return replace(fault, problem=f"{fault.problem}; if the name is {name}: {parent}: [{{{name}: ...}}, ...]")
+    return fault
 
 
 def _faults_of_keys(loaded: LoadedStudy) -> Iterator[Fault]:

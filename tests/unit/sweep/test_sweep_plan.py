@@ -115,6 +115,15 @@ def test_runs_of_a_study(tmp_path: Path) -> None:
     assert {run.loaded.scenario.duration for run in planned(tmp_path, text, until="1h").runs} == {3600}
 
 
+def test_name_with_dots_that_the_scenario_has_not(tmp_path: Path) -> None:
+    (told,) = faults(tmp_path, "vary:\n  grid:\n    limits.derated.Transformer.T9: [0.4, 0.5]\n")
+    assert told.startswith("study.yaml:4: limits.derated.Transformer: a number is expected; ")
+    assert "; if the name is Transformer.T9: limits.derated: [{Transformer.T9: ...}, ...]; got a mapping" in told
+    runs = planned(tmp_path, "vary: {grid: {limits.derated: [{Transformer.T9: 0.4}, {Transformer.T9: 0.5}]}}").runs
+    assert [run.loaded.scenario.limits.derated["Transformer.T9"] for run in runs] == [0.4, 0.5]
+    assert {run.loaded.scenario.limits.derated["Transformer.T4"] for run in runs} == {0.4}
+
+
 def test_draws_without_a_number_go_with_the_seeds(tmp_path: Path) -> None:
     text = "seeds: [3, 4, 5]\nvary: {random: {fields: {sensors.faults.default.dropout: {uniform: [0.0, 0.1]}}}}\n"
     runs = planned(tmp_path, text).runs

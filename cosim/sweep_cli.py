@@ -54,10 +54,10 @@ def _check(options: argparse.Namespace) -> None:
         problem = "is for workers on this machine; those of a scheduler have their own"
         faults += [Fault(problem, key=f"--{name}") for name in given]
     if options.memory is not None:
-        from cosim.sweep.cluster import is_size
+        from cosim.sweep.cluster import fault_of_memory
 
-        if not is_size(options.memory):
-            faults.append(Fault("not a size such as 2GiB", key="--memory", value=options.memory))
+        fault = fault_of_memory(options.memory)
+        faults += [] if fault is None else [fault]
     if faults:
         raise InputError(faults)
 

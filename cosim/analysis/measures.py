@@ -1,7 +1,8 @@
 """Key figures of a run as functions of its courses and tables; units are in names and docstrings.
 
-A course is a power (n_time,), an array or a series of `Results.series`; steps that are missing count as none.
-``step_s`` is the length of a step [s], unless the series tells.
+A course is a power [kW] (n_time,), an array or a series of `Results.series`; steps that are missing count as none.
+``step_s`` is the length of a step [s], unless the series tells. InputError is raised where nothing tells it, and for a
+series of another unit.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ class Peak(NamedTuple):
 
 def total_kwh(p_kw: Course, step_s: float | None = None) -> float:
     """Energy of a course of powers [kWh]; NaN where all steps are missing."""
-    values = np.asarray(p_kw, dtype=np.float64)
+    values = _powers_kw(p_kw)
     return float("nan") if np.isnan(values).all() else energy_kwh(float(np.nansum(values)), _step_s(p_kw, step_s))
 
 
 def imported_kwh(p_kw: Course, step_s: float | None = None) -> float:
     """Energy drawn at the head (import > 0) [kWh]: what is imported in some steps is not set off against others."""
-    return total_kwh(np.maximum(np.asarray(p_kw, dtype=np.float64), 0.0), _step_s(p_kw, step_s))
+    return total_kwh(np.maximum(_powers_kw(p_kw), 0.0), _step_s(p_kw, step_s))
 
 
 def exported_kwh(p_kw: Course, step_s: float | None = None) -> float:
     """Energy fed back at the head (import > 0) [kWh], as a positive number."""
-    return total_kwh(np.maximum(-np.asarray(p_kw, dtype=np.float64), 0.0), _step_s(p_kw, step_s))
+    return total_kwh(np.maximum(-_powers_kw(p_kw), 0.0), _step_s(p_kw, step_s))
 
 
 def reverse_flow_h(p_kw: Course, step_s: float | None = None) -> float:
     """Time with power fed back at the head (import > 0) [h]."""
-    return float((np.asarray(p_kw, dtype=np.float64) < 0.0).sum()) * _step_s(p_kw, step_s) / SECONDS_PER_HOUR
+    return float((_powers_kw(p_kw) < 0.0).sum()) * _step_s(p_kw, step_s) / SECONDS_PER_HOUR
 
 
 def peak_import(p_kw: pd.Series[Any]) -> Peak:
     """The highest power drawn at the head (import > 0) [kW], and when; below 0 where it always feeds back."""
-    values = p_kw.to_numpy(dtype=np.float64)
+    values = _powers_kw(p_kw)
     if np.isnan(values).all():
         return Peak(float("nan"), pd.NaT)  # type: ignore[arg-type]
     row = int(np.nanargmax(values))
@@ -68,7 +69,11 @@ def violation_h(violations: pd.DataFrame, step_s: float) -> float:
 
 
 def violation_h_by(violations: pd.DataFrame, step_s: float, by: str | list[str]) -> pd.Series[Any]:
-    """Time with a violation [h] for each kind (``by="quantity"``), ``"element"``, or both, the longest first."""
+    """Time with a violation [h] for each kind (``by="quantity"``), ``"element"``, or both, the longest first.
+
+    Raises InputError when there is no such column.
+    """
+    _require(violations, "by", *([by] if isinstance(by, str) else by))
     steps = violations.groupby(by)["t_s"].nunique()
     found = (steps * step_s / SECONDS_PER_HOUR).rename("violation_h").sort_values(ascending=False, kind="stable")
     found.attrs["units"] = "h"
@@ -76,7 +81,10 @@ def violation_h_by(violations: pd.DataFrame, step_s: float, by: str | list[str])
 
 
 def cost_eur(awards: pd.DataFrame, mtu_s: float, price: str = "price_eur_per_kwh") -> float:
-    """What is due for awards [EUR] at the prices in a column of their table; given back counts below zero."""
+    """What is due for awards [EUR] at the prices in a column of their table; given back counts below zero.
+
+    Raises InputError when there is no such column.
+    """
     return float(_due_eur(awards, mtu_s, price).sum())
 
 
@@ -87,17 +95,24 @@ def cost_eur_by(
 
     Raises InputError when there is no such column.
     """
-    if by not in awards:
-        raise InputError(Fault("no such column", key="by", value=repr(by), allowed=", ".join(map(str, awards))))
+    _require(awards, "by", by)
     found = _due_eur(awards, mtu_s, price).groupby(awards[by]).sum().rename("cost_eur")
     found.attrs["units"] = "EUR"
     return found
 
 
 def _due_eur(awards: pd.DataFrame, mtu_s: float, price: str) -> pd.Series[Any]:
+    _require(awards, "price", price)
     energy = awards["quantity_kw"].astype(np.float64) * energy_kwh(1.0, mtu_s)
     due: pd.Series[Any] = energy * awards[price].astype(np.float64)
     return due
+
+
+def _require(table: pd.DataFrame, key: str, *columns: str) -> None:
+    unknown = [name for name in columns if name not in table]
+    if unknown:
+        allowed = ", ".join(map(str, table))
+        raise InputError([Fault("no such column", key=key, value=repr(name), allowed=allowed) for name in unknown])
 
 
 def activated_kwh(activations: pd.DataFrame, mtu_s: float, direction: str) -> float:
@@ -138,11 +153,26 @@ def estimate_errors(estimate_kw: pd.DataFrame, truth_kw: pd.DataFrame) -> pd.Dat
     return table
 
 
+def _powers_kw(p_kw: Course) -> Floats:
+    unit = p_kw.attrs.get("units", "kW") if isinstance(p_kw, pd.Series) else "kW"
+    if unit != "kW":
+        raise InputError(Fault("not a course of powers", key="units", value=str(unit), allowed="kW"))
+    return np.asarray(p_kw, dtype=np.float64)
+
+
 def _step_s(p_kw: Course, given: float | None) -> float:
     if given is None and isinstance(p_kw, pd.Series):
-        given = p_kw.attrs.get("step_s")
-        if given is None and isinstance(p_kw.index, pd.DatetimeIndex) and len(p_kw) > 1:
-            given = float(np.diff(p_kw.index).min() / np.timedelta64(1, "s"))
+        given = p_kw.attrs.get("step_s", _distance_s(p_kw))
     if given is None:
         raise InputError(Fault("nothing tells the length of a step", key="step_s", allowed="seconds"))
     return given
+
+
+def _distance_s(p_kw: pd.Series[Any]) -> float | None:
+    """The least distance of rows [s], of which all others must be multiples: rows may be missing. None for months and
+    years, which are not all as long."""
+    if not isinstance(p_kw.index, pd.DatetimeIndex) or len(p_kw) < 2 or "resampled" in p_kw.attrs:
+        return None
+    apart_s = np.diff(p_kw.index) / np.timedelta64(1, "s")
+    least_s = float(apart_s.min())
+    return least_s if least_s > 0.0 and not (apart_s % least_s).any() else None

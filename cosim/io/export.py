@@ -49,11 +49,16 @@ def export(table: pd.DataFrame, path: Path) -> None:
     """Writes a table with its index, ``.csv`` or ``.parquet`` by the name of the file. Instants are UTC: in CSV ISO
     8601 with ``Z``; missing values are empty there, null in Parquet. A file is replaced only when the new one is whole.
 
-    Raises InputError when the name ends otherwise, ResultError when the file cannot be written.
+    Raises InputError when the name ends otherwise or a column is there twice, ResultError when the file cannot be
+    written.
     """
     if path.suffix not in FORMATS:
         raise InputError(Fault("unknown kind of file", str(path), value=path.suffix, allowed=", ".join(FORMATS)))
-    plain = _in_utc(table.reset_index())
+    plain = table.reset_index()
+    twice = plain.columns[plain.columns.duplicated()]
+    if len(twice):
+        raise InputError(Fault("a column is there twice", str(path), value=str(twice[0])))
+    plain = _in_utc(plain)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with as_a_whole(path) as part:

@@ -60,12 +60,13 @@ class ModelLayout:
 class Results:
     """An open result file; nothing is read before it is asked for.
 
-    A file whose run has died or still goes on can be read too: up to its last flush. ``status`` tells.
+    A file whose run has died or still goes on can be read too: up to its last flush. ``status`` tells. Once it is
+    closed, ResultError is raised instead.
     """
 
     def __init__(self, path: Path, file: h5py.File) -> None:
         self.path = path
-        self._file = file
+        self._opened = file
         self._steps = int(file.attrs[STEPS_RECORDED])
 
     def __enter__(self) -> Self:
@@ -78,7 +79,7 @@ class Results:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._opened.close()
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -260,6 +261,12 @@ class Results:
         base = {"step_s": float(parse_duration_s(scenario["step"]))} if "step" in scenario else {}
         offset = datetime.fromisoformat(scenario["start"]).utcoffset() if "start" in scenario else None
         return base if offset is None else base | {"utc_offset_s": offset.total_seconds()}
+
+    @property
+    def _file(self) -> h5py.File:
+        if not self._opened:
+            raise ResultError(f"{self.path}: is closed")
+        return self._opened
 
     def _groups(self, kind: str) -> Iterator[tuple[str, h5py.Group]]:
         for simulator, models in sorted(self._file.items()):

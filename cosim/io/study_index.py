@@ -30,7 +30,8 @@ def write_index(folder: Path, study: str, varied: Sequence[str], rows: Sequence[
     """Writes ``index.parquet`` in one piece, in place of an older one; returns its path.
 
     Columns: ``run``, the ``varied`` fields, ``seed``, ``status``, ``error``, ``path`` (relative to the folder),
-    ``hash``, ``wall_s`` [s]. A varied field that is neither number, text nor switch throughout is text, as JSON.
+    ``hash``, ``wall_s`` [s]. A varied field that is neither number, text nor switch throughout, or too
+    large a number, is text, as JSON.
 
     Raises ResultError if it cannot be written.
     """
@@ -62,8 +63,11 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
 
 def _array(values: Sequence[Any]) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
-    if kinds <= {int, float} and float in kinds:
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
-    if len(kinds) == 1 and kinds <= {int, bool, str}:
+    with suppress(OverflowError):
+        if kinds <= {int, float} and float in kinds:
+            return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        if kinds == {int}:
+            return pa.array(values, pa.int64())
+    if kinds in ({bool}, {str}):
         return pa.array(values)
     return pa.array([None if value is None else json.dumps(value, sort_keys=True) for value in values], pa.string())

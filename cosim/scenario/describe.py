@@ -115,7 +115,7 @@ def _structure_words(bare: Any) -> str:
 
 def _bounds(metadata: tuple[Any, ...]) -> list[str]:
     limits = [
-        f"{words} {getattr(entry, name):g}"
+        f"{words} {getattr(entry, name):.16g}"
         for entry in metadata
         for name, words in _BOUND_WORDS.items()
         if hasattr(entry, name)

@@ -28,6 +28,7 @@ from cosim.scenario.values import (
     Number,
     Part,
     Positive,
+    Seed,
     Share,
     Switch,
     TimeOfDay,
@@ -377,7 +378,7 @@ class Scenario(Part):
     duration: Duration = Field(description="simulated time, e.g. 3d")
     step: Duration = Field(900, description="time between two solves of the grid, e.g. 15min")
     mtu: Duration = Field(900, description="market time unit: interval for which an order holds, e.g. 15min")
-    seed: Whole = Field(1, ge=0, description="seed of all random streams")
+    seed: Seed = Field(1, description="seed of all random streams")
     feeder: str = Field(description="folder in dss_models/, or a path to a feeder folder")
     added: dict[str, AddedPods] = Field({}, description="PODs beside those of the feeder, by name")
     profiles: Profiles = Field(SimbenchProfiles(), description="time series of loads and generation")

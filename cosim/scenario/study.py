@@ -1,11 +1,13 @@
 """A study: one scenario, the fields that vary over its runs, and how.
 
 Keys of fields are dotted, as in ``--set``. Where a name holds dots itself, the longest name that the scenario has at
-that place counts: ``limits.derated.Transformer.T4``.
+that place counts: ``limits.derated.Transformer.T4``. One that it has not yet is given with its value: key
+``limits.derated``, value ``{Transformer.T9: 0.4}``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +17,9 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from cosim.errors import ScenarioError
 from cosim.scenario.document import Document, Origin, read_document
-from cosim.scenario.values import Number, Part, Whole, form
+from cosim.scenario.values import LARGEST_WHOLE, Number, Part, Seed, Whole, form
 
-LARGEST_WHOLE = 2**53
-"""Every language reads whole numbers up to it exactly."""
 Exact = Annotated[Whole, Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
-Seed = Annotated[Whole, Field(ge=0, le=LARGEST_WHOLE)]
 
 
 class Draw(Part):
@@ -40,6 +39,8 @@ class Draw(Part):
             bounds = getattr(self, name)
             if bounds is not None and not bounds[0] < bounds[1]:
                 raise ValueError(f"{name} [low, high] needs low < high, here [{bounds[0]}, {bounds[1]}]")
+        if self.uniform is not None and not math.isfinite(self.uniform[1] - self.uniform[0]):
+            raise ValueError(f"uniform [low, high] is too wide, here [{self.uniform[0]}, {self.uniform[1]}]")
         if self.normal is not None and self.normal[1] <= 0.0:
             raise ValueError(f"the standard deviation must be above 0, here {self.normal[1]}")
         return self
@@ -69,6 +70,9 @@ class LatinHypercube(Part):
         wrong = [f"{key} [{low}, {high}]" for key, (low, high) in self.fields.items() if not low < high]
         if wrong:
             raise ValueError(f"[low, high] needs low < high, here {', '.join(wrong)}")
+        wide = [f"{key} [{low}, {high}]" for key, (low, high) in self.fields.items() if not math.isfinite(high - low)]
+        if wide:
+            raise ValueError(f"[low, high] is too wide, here {', '.join(wide)}")
         return self
 
 
@@ -140,7 +144,9 @@ def placed(base: Document, key: str, value: Any, source: Document, where: str) -
     Merging is that of ``extends``: mappings key by key, lists and scalars are replaced, null takes a key out.
     """
     content = _put(base.content, key.split("."), value)
-    origins = dict(base.origins)
+    written = source.nearest(where)
+    fresh = (parent for parent in _parents(key) if value_at(base.content, parent) is None)
+    origins = {**dict.fromkeys(fresh, written), **base.origins}
     for below, replaces in _paths(value, ""):
         if replaces:
             stale = f"{key}{below}."
@@ -152,6 +158,11 @@ def placed(base: Document, key: str, value: Any, source: Document, where: str) -
 def set_for_all(base: Document, key: str, value: Any, option: str) -> Document:
     """``base`` with ``value`` at a key, as an option of the command line says."""
     return placed(base, key, value, Document({}, {"": Origin(option, None, Path.cwd())}), "")
+
+
+def _parents(key: str) -> Iterator[str]:
+    names = key.split(".")
+    return (".".join(names[:count]) for count in range(1, len(names)))
 
 
 def value_at(content: Any, key: str) -> Any:

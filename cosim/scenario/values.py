@@ -43,9 +43,13 @@ def form(value: object) -> str:
     return "word" if isinstance(value, str | int | float | None) else "structure"
 
 
+LARGEST_WHOLE = 2**53
+"""Every language reads whole numbers up to it exactly."""
+
 # The text in each of these is the type in the words of messages and of docs/scenario.md.
 Number = Annotated[float, Strict(), "number"]
 Whole = Annotated[int, Strict(), "whole number"]
+Seed = Annotated[Whole, Field(ge=0, le=LARGEST_WHOLE)]
 Switch = Annotated[bool, Strict(), "true or false"]
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[Number, Field(ge=0.0)]

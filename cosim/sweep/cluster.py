@@ -20,6 +20,7 @@ from cosim.sweep.work import Job, Outcome, work
 _LOOPBACK = "127.0.0.1"
 _ANSWER_S = 5
 _BATCH = 500  # runs sent at once: Dask warns of more than 10 MB
+_LEAST = "256MiB"  # a worker takes 180 MB before it does anything; one that dies at its start is started for ever
 _DIED = (
     "the worker that ran it died every time, at last while it ran alone: it needs more memory than its worker may use"
     " ({limit}), or something kills it"
@@ -28,6 +29,7 @@ _LOCAL = {
     "distributed.scheduler.allowed-failures": 0,  # given up at the first death, to be done again alone
     "distributed.scheduler.http.routes": [],  # it serves no pages
     "distributed.worker.http.routes": [],
+    "distributed.worker.memory.pause": False,  # runs leave nothing that could go, and a worker would pause for ever
 }
 
 
@@ -36,8 +38,11 @@ def connected(scheduler: str | None, workers: int, memory: str | None) -> Iterat
     """A client of the scheduler at an address, or of one with ``workers`` processes of its own on this machine, one
     thread each, which only this machine can reach; ``memory`` is what each may use, such as ``2GiB``.
 
-    Raises SweepError if the scheduler does not answer.
+    Raises SweepError if the scheduler does not answer, InputError if it is no address or ``memory`` no size.
     """
+    fault = None if memory is None else fault_of_memory(memory)
+    if fault is not None:
+        raise InputError(fault)
     with _silence(), dask.config.set(_LOCAL):
         if scheduler is not None:
             with _client(scheduler) as client:
@@ -84,7 +89,7 @@ def outcomes(client: Client, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome
 
     Raises SweepError if the scheduler is lost.
     """
-    given_up = list[Job]()
+    given_up, limits = list[Job](), _limits_of(client)
     for job, outcome in _all_at_once(client, jobs):
         if outcome is None:
             given_up.append(job)
@@ -92,7 +97,7 @@ def outcomes(client: Client, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome
             yield job, outcome
     for job in given_up:
         for _, outcome in _all_at_once(client, [job]):
-            yield job, outcome or Outcome("failed", _DIED.format(limit=_memory_of(client)))
+            yield job, outcome or Outcome("failed", _DIED.format(limit=_least_of(limits | _limits_of(client))))
 
 
 def _all_at_once(client: Client, jobs: Sequence[Job]) -> Iterator[tuple[Job, Outcome | None]]:
@@ -118,31 +123,50 @@ def _outcome(future: Future[Outcome]) -> Outcome | None:
         return Outcome("failed", f"on the worker: {type(error).__name__}: {error}")
 
 
-def is_size(text: str) -> bool:
-    """Whether a text is an amount of memory, such as ``2GiB``."""
+def fault_of_memory(text: str) -> Fault | None:
+    """What is wrong with what a worker may use, if it is not an amount such as ``2GiB`` that one can start with."""
     try:
-        return bool(parse_bytes(text) > 0)
-    except ValueError:
-        return False
+        size = parse_bytes(text) if text[:1].isdigit() and text[-1].isalpha() else 0
+    except (ValueError, OverflowError):
+        size = 0
+    if size == 0:
+        return Fault("not a size such as 2GiB", key="--memory", value=text)
+    if size < parse_bytes(_LEAST):
+        return Fault("less than a worker needs to start", key="--memory", value=text, allowed=f"at least {_LEAST}")
+    return None
+
+
+class _Client(Client):
+    """Whatever Dask makes of an answer that is none of a scheduler is an OSError, after which it closes its client."""
+
+    async def _ensure_connected(self, timeout: float | None = None) -> None:
+        try:
+            await super()._ensure_connected(timeout=timeout)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _client(address: str) -> Client:
     try:
         get_address_host_port(address, strict=True)
-        return Client(address, timeout=_ANSWER_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except ValueError:
         problem = "not the address of a scheduler"
         raise InputError(Fault(problem, key="--scheduler", value=address, allowed="such as tcp://host:8786")) from None
+    try:
+        return _Client(address, timeout=_ANSWER_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, TimeoutError) as error:
         raise SweepError(f"{address}: no Dask scheduler answers within {_ANSWER_S} s") from error
 
 
-def _memory_of(client: Client) -> str:
+def _limits_of(client: Client) -> set[int]:
+    """What each worker may use [bytes], 0 for no limit; none while none is there, as when the last one has died."""
     with suppress(Exception):
-        limits = {worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
-        if limits and 0 not in limits:
-            return format_bytes(min(limits))
-    return "no limit of Dask's"
+        return {worker["memory_limit"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()}
+    return set()
+
+
+def _least_of(limits: set[int]) -> str:
+    return "no limit of Dask's" if 0 in limits or not limits else str(format_bytes(min(limits)))
 
 
 @contextmanager

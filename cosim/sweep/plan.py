@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, combinations, product
 from typing import Any
 
@@ -13,7 +13,8 @@ from cosim.rng import rng_for
 from cosim.scenario.document import Document
 from cosim.scenario.load import LoadedScenario
 from cosim.scenario.schema import Scenario
-from cosim.scenario.study import LARGEST_WHOLE, Draw, LoadedStudy, Vary, placed, set_for_all, value_at
+from cosim.scenario.study import Draw, LoadedStudy, Vary, placed, set_for_all, value_at
+from cosim.scenario.values import LARGEST_WHOLE
 
 MOST_RUNS = 100_000
 
@@ -155,7 +156,7 @@ def _runs(points: Sequence[Point], keys: Sequence[str], study: Document, base: D
         try:
             scenario = document.validate(Scenario, ScenarioError)
         except InputError as error:
-            for fault in error.faults:
+            for fault in (_with_hint(each, keys) for each in error.faults):
                 faults.setdefault((fault.file, fault.line, fault.key, fault.problem), fault)
             continue
         directory = document.nearest("").folder
@@ -164,6 +165,16 @@ def _runs(points: Sequence[Point], keys: Sequence[str], study: Document, base: D
     if faults:
         raise ScenarioError(list(faults.values()))
     yield from runs
+
+
+def _with_hint(fault: Fault, keys: Iterable[str]) -> Fault:
+    """How to write a key whose last name holds dots, where a part of that name was taken for a mapping."""
+    parent = fault.key.rpartition(".")[0]
+    for key in keys:
+        if parent and key.startswith(f"{fault.key}.") and fault.value == "a mapping":
+            name = key.removeprefix(f"{parent}.")
+            return replace(fault, problem=f"{fault.problem}; if the name is {name}: {parent}: [{{{name}: ...}}, ...]")
+    return fault
 
 
 def _faults_of_keys(loaded: LoadedStudy, until: str | None) -> Iterator[Fault]:

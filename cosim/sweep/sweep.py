@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cosim.case import open_case
-from cosim.errors import Fault, InputError, ScenarioError, SweepError
+from cosim.errors import Fault, InputError, ResultError, ScenarioError, SweepError
 from cosim.io.disk import reason
+from cosim.io.results import open_results
 from cosim.io.study_index import read_index, write_index
 from cosim.scenario.study import LoadedStudy
 from cosim.sweep.identity import run_hash
@@ -57,7 +58,7 @@ def survey(study: LoadedStudy, until: str | None = None) -> Survey:
     planned = plan(study, until)
     folder = study.folder
     there = {path.stem.rpartition("-")[2]: path for path in sorted(folder.glob("*-*.h5"))}
-    known = {folder / row["path"]: row for row in read_index(folder) if row["status"] == "complete"}
+    known = {folder / row["path"]: row for row in read_index(folder) if row["status"] == "complete" and row["path"]}
     digits = len(str(len(planned.runs) - 1))
     paths: dict[str, Path] = {}
     jobs: dict[Path, Job] = {}
@@ -70,10 +71,19 @@ def survey(study: LoadedStudy, until: str | None = None) -> Survey:
     done = {
         path: Outcome("complete", "", known[path]["hash"], known[path]["wall_s"])
         for path in jobs
-        if path in known and path.exists()
+        if path in known and _complete(path)
     }
     left = tuple(job for path, job in jobs.items() if path not in done)
     return Survey(planned, tuple(each), done, left, tuple(job for job in left if not job.path.exists()))
+
+
+def _complete(path: Path) -> bool:
+    """Whether a result that the index has is still one: it may have been cut or replaced since."""
+    try:
+        with open_results(path) as results:
+            return results.status == "complete"
+    except ResultError:
+        return False
 
 
 def sweep(

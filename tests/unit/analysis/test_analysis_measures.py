@@ -1,14 +1,19 @@
 """Key figures against values worked out by hand."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from cosim.analysis import measures
+from cosim.analysis.resample import resample
 from cosim.errors import InputError
 
 TIME = pd.date_range("2016-07-22T00:00", periods=6, freq="30min", tz="UTC")
 HEAD = pd.Series([10.0, -4.0, np.nan, -20.0, 0.0, 6.0], index=TIME)
+HEAD.attrs["units"] = "kW"
 VIOLATIONS = pd.DataFrame(
     {
         "t_s": [0.0, 0.0, 1800.0, 3600.0],
@@ -44,6 +49,25 @@ def test_the_recorded_step_counts_even_where_rows_are_missing() -> None:
     assert measures.imported_kwh(two) == 8.0
 
 
+def test_lengths_of_steps_that_cannot_be_told() -> None:
+    hours = pd.Series(1.0, index=pd.date_range("2016-01-01", "2016-03-31 23:00", freq="h", tz="UTC"))
+    hours.attrs["units"] = "kW"
+    assert measures.imported_kwh(hours) == measures.imported_kwh(hours.drop(hours.index[5:9])) + 4.0 == 2184.0
+    assert measures.imported_kwh(resample(hours, "1d")) == 2184.0
+    months = resample(hours, "month")
+    days = months.rename_axis("day")
+    days.attrs.clear()
+    for course in (months, months.iloc[:2], days):
+        with pytest.raises(InputError, match="nothing tells the length of a step"):
+            measures.imported_kwh(course)
+
+
+@pytest.mark.parametrize("figure", [measures.imported_kwh, measures.exported_kwh, measures.peak_import])
+def test_energies_are_no_powers(figure: Callable[[Any], object]) -> None:
+    with pytest.raises(InputError, match="units: not a course of powers; got kWh; allowed: kW"):
+        figure(resample(HEAD, "1h", "energy", step_s=1800.0).rename("p"))
+
+
 def test_peaks() -> None:
     assert measures.peak_import(HEAD) == (10.0, TIME[0])
     assert measures.peak_export(HEAD) == (20.0, TIME[3])
@@ -63,6 +87,8 @@ def test_hours_of_violation_count_a_step_once() -> None:
         ("i_a", "L@b1"): 0.5,
     }
     assert measures.violation_h(VIOLATIONS.iloc[:0], 1800.0) == 0.0
+    with pytest.raises(InputError, match="by: no such column; got 'kind'; allowed: t_s, element, quantity"):
+        measures.violation_h_by(VIOLATIONS, 1800.0, ["element", "kind"])
 
 
 def test_cost() -> None:
@@ -74,6 +100,8 @@ def test_cost() -> None:
     assert sellers.to_dict() == pytest.approx({"s1": 2.25, "s2": 4.0})
     with pytest.raises(InputError, match="by: no such column; got 'party'; allowed: seller, buyer, "):
         measures.cost_eur_by(AWARDS, 900.0, "party")
+    with pytest.raises(InputError, match="price: no such column; got 'q'; allowed: seller, buyer, "):
+        measures.cost_eur(AWARDS, 900.0, price="q")
 
 
 def test_activated_and_delivered() -> None:

@@ -63,6 +63,20 @@ def test_parts_and_periods(tmp_path: Path) -> None:
     ]
 
 
+def test_options_given_twice_and_such_that_do_not_count(tmp_path: Path) -> None:
+    run, out = result(tmp_path / "run.h5", 1), tmp_path / "x.csv"
+    same = ["--signal", "grid/bus/vm_pu", "--signal", "grid/bus/vm_pu", "--element", "n2", "--element", "n1"]
+    cosim("export", run, *same, "--element", "n2", "--out", out)
+    assert out.read_text().splitlines()[0] == "time,grid/bus/vm_pu:n2 [pu],grid/bus/vm_pu:n1 [pu]"
+    cosim("export", run, "--signal", "grid/bus/vm_pu", "--signal", "grid/head/p_kw", "--out", out)
+    assert out.read_text().splitlines()[0].endswith(",grid/head/p_kw:demo [kW]")
+    out.unlink()
+    for option in ("--element", "--start", "--stop", "--every"):
+        with pytest.raises(InputError, match=f"^{option}: is for signals"):
+            cosim("export", run, "--kpis", option, "1h", "--out", out)
+    assert not out.exists()
+
+
 def test_a_study_has_a_column_of_runs(tmp_path: Path) -> None:
     for number in (1, 2):
         result(tmp_path / f"run{number}.h5", number)
@@ -83,6 +97,8 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     table = pd.DataFrame({"x": [1.0]}, index=pd.Index([0], name="run"))
     with pytest.raises(InputError, match=r"unknown kind of file; got .xlsx; allowed: .csv, .parquet"):
         export(table, tmp_path / "x.xlsx")
+    with pytest.raises(InputError, match=r"x.csv: a column is there twice; got x"):
+        export(table[["x", "x"]], tmp_path / "x.csv")
     (tmp_path / "x.csv").mkdir()
     with pytest.raises(ResultError, match=r"x.csv: cannot be written: Is a directory"):
         export(table, tmp_path / "x.csv")

@@ -1,7 +1,7 @@
 """The reader: tables, series, data sets in a line; what it says when something is not there; the hash."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -138,6 +138,27 @@ def test_what_is_missing_is_named_with_what_is_there(results: Results) -> None:
     for nonsense in ("noon", "NaT", ""):
         with pytest.raises(ResultError, match=f"not a point in time: '{nonsense}'"):
             results.frame("grid/bus/vm_pu", nonsense)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda results: results.frame("grid/head/p_kw"),
+        lambda results: results.table("operator/orders"),
+        lambda results: results.dataset("grid/bus"),
+        lambda results: results.timing(),
+        lambda results: (results.time, results.signals()),
+        lambda results: results.status,
+        lambda results: results.scenario,
+        lambda results: results.attributes,
+        lambda results: results.checkpoint(),
+    ],
+)
+def test_a_closed_file_says_so(results: Results, ask: Callable[[Results], object]) -> None:
+    results.close()
+    results.close()
+    with pytest.raises(ResultError, match=r"run\.h5: is closed$"):
+        ask(results)
 
 
 def test_files_that_are_not_results(tmp_path: Path) -> None:

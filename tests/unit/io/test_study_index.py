@@ -30,6 +30,8 @@ def rows(key: str, values: list[Any]) -> list[dict[str, Any]]:
         ([1, "auto"], ["1", '"auto"']),
         ([{"b": 1, "a": [2]}, None], ['{"a": [2], "b": 1}', None]),
         ([1, True], ["1", "true"]),
+        ([1, 2**63], ["1", str(2**63)]),
+        ([0.5, 10**400], ["0.5", str(10**400)]),
     ],
 )
 def test_a_column_is_of_one_kind(tmp_path: Path, values: list[Any], found: list[Any]) -> None:

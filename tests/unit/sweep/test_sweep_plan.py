@@ -115,6 +115,15 @@ def test_runs_of_a_study(tmp_path: Path) -> None:
     assert {run.loaded.scenario.duration for run in planned(tmp_path, text, until="1h").runs} == {3600}
 
 
+def test_name_with_dots_that_the_scenario_has_not(tmp_path: Path) -> None:
+    (told,) = faults(tmp_path, "vary:\n  grid:\n    limits.derated.Transformer.T9: [0.4, 0.5]\n")
+    assert told.startswith("study.yaml:4: limits.derated.Transformer: a number is expected; ")
+    assert "; if the name is Transformer.T9: limits.derated: [{Transformer.T9: ...}, ...]; got a mapping" in told
+    runs = planned(tmp_path, "vary: {grid: {limits.derated: [{Transformer.T9: 0.4}, {Transformer.T9: 0.5}]}}").runs
+    assert [run.loaded.scenario.limits.derated["Transformer.T9"] for run in runs] == [0.4, 0.5]
+    assert {run.loaded.scenario.limits.derated["Transformer.T4"] for run in runs} == {0.4}
+
+
 def test_draws_without_a_number_go_with_the_seeds(tmp_path: Path) -> None:
     text = "seeds: [3, 4, 5]\nvary: {random: {fields: {sensors.faults.default.dropout: {uniform: [0.0, 0.1]}}}}\n"
     runs = planned(tmp_path, text).runs
@@ -173,6 +182,9 @@ def test_faults_of_all_runs_are_told_once_and_where_they_are_written(tmp_path: P
         ("vary: {random: {fields: {seed: {normal: [1.0, 0.0]}}}}", "standard deviation must be above 0"),
         ("vary: {latin_hypercube: {n: 2, fields: {seed: [2.0, 1.0]}}}", "needs low < high"),
         ("vary: {random: {fields: {seed: {integers: [1, 9]}}}}", "gives no n, and there are no seeds to draw for"),
+        ("vary: {random: {n: 1, fields: {seed: {uniform: [-1.7e+308, 1.7e+308]}}}}", "uniform [low, high] is too wide"),
+        ("vary: {latin_hypercube: {n: 2, fields: {seed: [-1.7e+308, 1.7e+308]}}}", "is too wide, here seed [-1.7"),
+        ("overrides: {seed: 9007199254740993}", "seed: out of range; got 9007199254740993"),
         ("seeds: 0", "out of range"),
         ("seeds: [1, -1]", "out of range"),
         ("vary: {grids: {}}", "unknown key; did you mean grid?"),

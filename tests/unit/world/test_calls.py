@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from cosim.wiring import Link, Port
 from cosim.world import watch
 from cosim.world.calls import Call, Calls
 from cosim.world.guard import GuardedProxy
-from cosim.world.watch import stalled, watched
+from cosim.world.watch import stalled
 
 
 def link(source: str, target: str, when: str = "now") -> Link:
@@ -103,17 +104,22 @@ def test_who_waits_for_whom() -> None:
 def test_a_stalled_step_is_told_and_told_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(watch, "_AGAIN_S", 0.2)
+    """On a clock of the test's own: a step takes 100 s, after that there is a call every 5 s."""
+    now_s = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s)
     calls = Calls()
-    with caplog.at_level(logging.WARNING), watched(calls, LINKS, 0.1):
-        with _under_way(calls, "grid", "step", 1800):
-            time.sleep(0.25)
-            assert len(caplog.messages) == 1
-            time.sleep(0.25)
-            assert len(caplog.messages) == 2
-        for _ in range(10):
-            with _under_way(calls, "grid", "get_data", 1800):
-                time.sleep(0.03)
-    assert len(caplog.messages) == 2, "none while it gets on"
-    assert caplog.messages[0].endswith("(waiting for it: sensors, gateway, recorder)")
-    assert "grid is in step() at simulated time 1800 s" in caplog.messages[0]
+    call = calls.began("grid", "step", 1800)
+
+    class Ending(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now_s, call
+            now_s += timeout or 0.0
+            if now_s >= 100.0 and now_s % 5.0 == 0.0:
+                calls.ended(call)
+                call = calls.began("grid", "get_data", 1800)
+            return now_s >= 200.0
+
+    with caplog.at_level(logging.WARNING):
+        watch._watch(calls, LINKS, 10.0, Ending())
+    grid = "grid is in step() at simulated time 1800 s since {} s (waiting for it: sensors, gateway, recorder)"
+    assert caplog.messages == [f"no progress for {s} s: {grid.format(s)}" for s in (10, 70)]

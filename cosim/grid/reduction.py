@@ -27,8 +27,7 @@ class Reduction:
     ``law`` of the branches, ``u0`` (n_row,) and ``z`` (n_row, n_row) [1/VA]. ``v0`` (n_seen,) [V] and ``response``
     (n_seen, n_row) [V/VA] are of the nodes seen: those asked for, ``node_at`` (n_node,) among them, of ``v_base``
     (n_node,) [V], and those that the conductors asked for need. ``conductor_y`` (n_conductor, n_seen) [S] gives the
-    conductors' currents, ``conductor_at`` (n_conductor,) their nodes among those seen, ``at_conductors``
-    (n_conductor, n_seen) the same as ones.
+    conductors' currents, ``conductor_at`` (n_conductor,) their nodes among those seen.
 
     Raises FeederError naming every POD whose load law is not known.
     """
@@ -53,8 +52,6 @@ class Reduction:
         self.v_base = network.v_base[asked]
         self.node_at, self.conductor_at = np.searchsorted(self._seen, asked), np.searchsorted(self._seen, at)
         self.conductor_y = y[:, self._seen]
-        place = np.ones(len(at)), (np.arange(len(at)), self.conductor_at)
-        self.at_conductors = scipy.sparse.csr_matrix(place, shape=self.conductor_y.shape)
 
     def _reduce(self, network: Unloaded) -> None:
         v_rated = np.array([branch.v_rated for branch in self.branches])

@@ -34,7 +34,7 @@ _HIGH_KV = 60.0  # from here on the high-voltage winding is the grounded star, b
 def carry_branches(net: Any, buses: Buses) -> Carried:
     """All branches in service that are under voltage."""
     lines, transformers = Names(HEAD), Names()
-    codes = _Codes(net.f_hz)
+    codes = _Codes()
     parts = [
         *(_line(row, buses, lines, codes) for row in rows(net, "line")),
         *(_switch(row, buses, lines) for row in rows(net, "switch")),
@@ -48,8 +48,8 @@ def carry_branches(net: Any, buses: Buses) -> Carried:
 class _Codes:
     """Line codes: one for all lines with the same figures."""
 
-    def __init__(self, f_hz: float) -> None:
-        self._f_hz, self._names, self._code = f_hz, Names(), dict[str, str]()
+    def __init__(self) -> None:
+        self._names, self._code = Names(), dict[str, str]()
 
     def code(self, figures: str, wanted: str) -> str:
         """The name of the line code with ``figures``."""
